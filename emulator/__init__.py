@@ -1,0 +1,1 @@
+"""The emulator backend: real processes, sockets and torch on one machine (not part of this release)."""

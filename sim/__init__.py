@@ -1,0 +1,1 @@
+"""The discrete-event backend: nothing is real, everything is modelled."""
