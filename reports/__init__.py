@@ -1,1 +1,7 @@
 """From finished runs to pages, figures, tables and trace files."""
+
+from reports.compare import Difference, compare
+from reports.page import build
+from reports.run_folder import ReportError, Run, load
+
+__all__ = ["Difference", "ReportError", "Run", "build", "compare", "load"]

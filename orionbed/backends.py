@@ -1,0 +1,53 @@
+"""The one place that names the backends; each is imported only when a run asks for it."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from orionbed.plan import Plan
+from orionbed.results import RunResult
+from orionbed.scenario import Scenario
+from orionbed.summary import Baseline
+
+NAMES = ("sim", "emulator", "real")
+AVAILABLE = ("sim",)
+
+
+class BackendError(Exception):
+    """The backend cannot run this; the message says why and what to do."""
+
+
+class Progress(Protocol):
+    """How far a run has got: seconds of the run, micro-batches applied, and how many it is to apply."""
+
+    @property
+    def now_s(self) -> float: ...
+    @property
+    def applied(self) -> int: ...
+    @property
+    def target(self) -> int | None: ...
+
+
+class Backend(Protocol):
+    """What every backend offers (module `backend` of its package)."""
+
+    def run(self, plan: Plan, *, seed: int | None = None, progress: Callable[[Any], None] | None = None) -> RunResult:
+        """Run `plan` to its number of tokens or its duration."""
+
+    def simulate_baseline(self, scenario: Scenario, seed: int) -> Baseline:
+        """Return the scenario's datacenter baseline."""
+
+    def bandwidth_curve(self, scenario: Scenario, seed: int, jobs: int) -> list[dict[str, object]]:
+        """Return tokens/s and relative speed against the median uplink."""
+
+
+def load(name: str) -> Backend:
+    """Import a backend.
+
+    Raises:
+        BackendError: it is not part of this release.
+
+    """
+    if name not in AVAILABLE:
+        raise BackendError(f"backend '{name}' is not part of this release; use --backend {' or '.join(AVAILABLE)}")
+    return cast(Backend, import_module(f"{name}.api"))

@@ -1,0 +1,105 @@
+"""`ls`, `show`, `compare` and `report`: reading what has been run."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orionbed.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its id, or the id's beginning.")]
+
+
+def list_command(runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> None:
+    """List the finished runs with their main numbers."""
+    from orionbed.runs import list_runs, read_summary
+
+    rows = []
+    for folder in list_runs(runs):
+        summary = read_summary(folder)
+        rows.append(
+            {
+                "run": folder.name,
+                "mfu": summary["mfu"]["wall_clock"],
+                "tokens_per_s": summary["tokens"]["per_s"]["wall_clock"],
+                "relative_speed": summary["datacenter"]["relative_speed"],
+                "started_at": summary["started_at"],
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo(f"no runs in {runs}; `orionbed run minimal` makes one")
+        return
+    typer.echo(f"{'run':<44} {'MFU':>7} {'tokens/s':>10} {'datacenter':>10}  started")
+    for row in rows:
+        relative = "" if row["relative_speed"] is None else f"{row['relative_speed']:.0%}"
+        typer.echo(
+            f"{row['run']:<44} {row['mfu']:>7.1%} {row['tokens_per_s']:>10,.0f} {relative:>10}  {row['started_at']}"
+        )
+
+
+def show(run: RunArgument, runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False) -> None:
+    """Show one run: its numbers beside the published ones, its warnings, and its resolved scenario."""
+    from orionbed.runs import find_run, read_summary
+
+    folder = find_run(run, runs)
+    summary = read_summary(folder)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{folder.name}   {summary['title']}")
+    for row in summary["published"]:
+        if row["ours"] is not None:
+            typer.echo(
+                f"  {row['quantity']:<42} {row['ours']:>16,.4g}   published {row['published']:,.4g} ({row['kind']})"
+            )
+    for row in sorted(summary["waterfall"], key=lambda r: -r["fraction"]):
+        typer.echo(f"  {row['label']:<42} {row['fraction']:>16.2%}")
+    for entry in summary["warnings"]:
+        typer.echo(f"  warning: {entry['message']}; {entry['advice']}")
+    typer.echo(f"  scenario  {folder / 'resolved.yaml'}\n  report    {folder / 'report.html'}")
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
+    runs: RunsOption = DEFAULT_RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two runs: every main number and every cause of the waterfall, B against A."""
+    import reports
+    from orionbed.runs import RunError, find_run, read_summary
+
+    summaries = [read_summary(find_run(name, runs)) for name in (first, second)]
+    try:
+        rows = reports.compare(*summaries)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    typer.echo(f"{'quantity':<44} {'A':>14} {'B':>14} {'B - A':>14}")
+    for row in rows:
+        cells = [
+            f"{row[key]:>14.4g}" if isinstance(row[key], int | float) else f"{'-':>14}"
+            for key in ("a", "b", "difference")
+        ]
+        typer.echo(f"{row['quantity']:<44} {' '.join(cells)}")
+
+
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="One run, or several to lay side by side.")],
+    out: Annotated[Path | None, typer.Option(help="Where the page goes; into the run's folder by default.")] = None,
+    runs: RunsOption = DEFAULT_RUNS,
+) -> None:
+    """Write the report of one run again, or one report of several runs."""
+    import reports
+    from orionbed.runs import find_run
+
+    folders = [find_run(name, runs) for name in names]
+    target = out or (folders[0] if len(folders) == 1 else runs / "comparison") / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"report  {reports.build(folders, target)}")

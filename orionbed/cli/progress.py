@@ -1,0 +1,83 @@
+"""What a user sees while a run goes on: a bar on a terminal, plain lines elsewhere, nothing with --json."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orionbed.plan import Plan
+
+PLAIN_EVERY_S = 5.0
+
+
+class Console:
+    """Prints progress and keeps the log. Lines go to stdout; a quiet console only keeps them."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console as RichConsole
+
+        self.quiet = quiet
+        self.log: list[str] = []
+        self._rich = RichConsole(highlight=False, soft_wrap=True, markup=False)
+
+    def line(self, text: str) -> None:
+        """Print and keep one line."""
+        self.log.append(text)
+        if not self.quiet:
+            self._rich.print(text)
+
+    @contextmanager
+    def run(self, plan: Plan, identity: object) -> Iterator[Callable[[Any], None]]:
+        """Show the progress of one run: simulated time, tokens and MFU so far."""
+        self.line(f"run {identity}")
+        per_rate = plan.useful_flops_per_microbatch / (plan.gpu.peak * len(plan.peers))
+
+        def text(state: Any) -> str:
+            tokens = state.applied * plan.tokens_per_microbatch
+            mfu = state.applied / state.now_s * per_rate if state.now_s else 0.0
+            return f"{state.now_s / 3600.0:6.2f} h simulated   {tokens / 1e6:8.1f} M tokens   MFU so far {mfu:.1%}"
+
+        def share(state: Any) -> float:
+            if state.target:
+                return float(state.applied / state.target)
+            duration = plan.scenario.run.duration
+            return state.now_s / duration if duration else 0.0
+
+        with self._progress(text, share) as report:
+            yield report
+
+    @contextmanager
+    def count(self, noun: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show how many of `total` things are done."""
+        with self._progress(lambda n: f"{n} of {total} {noun}", lambda n: n / total) as report:
+            yield report
+
+    @contextmanager
+    def _progress(self, text: Callable[[Any], str], share: Callable[[Any], float]) -> Iterator[Callable[[Any], None]]:
+        if self.quiet:
+            yield lambda _: None
+        elif self._rich.is_terminal:
+            with self._bar(text, share) as report:
+                yield report
+        else:
+            yield self._plain(text, share)
+
+    def _plain(self, text: Callable[[Any], str], share: Callable[[Any], float]) -> Callable[[Any], None]:
+        last = time.monotonic()
+
+        def report(state: Any) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_EVERY_S:
+                last = time.monotonic()
+                self._rich.print(f"{share(state):4.0%}  {text(state)}")
+
+        return report
+
+    @contextmanager
+    def _bar(self, text: Callable[[Any], str], share: Callable[[Any], float]) -> Iterator[Callable[[Any], None]]:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            task = bar.add_task("", total=1.0)
+            yield lambda state: bar.update(task, completed=share(state), description=text(state))

@@ -1,0 +1,68 @@
+"""`schema`, `doctor` and `clean`: around the runs."""
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orionbed.cli.options import DEFAULT_RUNS, RunsOption
+
+GIGABYTE = 1e9
+NEEDED_DISK_BYTES = 2 * GIGABYTE
+
+
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    from orionbed.scenario import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def doctor() -> None:
+    """Say what this machine has and what that means for orionbed."""
+    from orionbed.runs import git_state, version
+
+    free = shutil.disk_usage(Path.cwd()).free
+    rows = [
+        ("orionbed", f"{version()} {git_state()}".strip(), True, ""),
+        ("python", platform.python_version(), sys.version_info >= (3, 11), "orionbed needs Python 3.11 or newer"),
+        ("cores", str(os.cpu_count()), True, ""),
+        (
+            "disk",
+            f"{free / GIGABYTE:.0f} GB free",
+            free > NEEDED_DISK_BYTES,
+            "free some disk space, or use --out elsewhere",
+        ),
+        ("torch", *_torch()),
+    ]
+    for name, found, fine, advice in rows:
+        typer.echo(f"{'ok' if fine else '--':<3} {name:<9} {found}" + ("" if fine else f"   {advice}"))
+    if not all(fine for _, _, fine, _ in rows[:4]):
+        raise typer.Exit(1)
+
+
+def _torch() -> tuple[str, bool, str]:
+    if importlib.util.find_spec("torch") is None:
+        return "not installed", False, "the simulator needs none; for emulator and real: pip install torch==2.13.0"
+    from importlib import metadata
+
+    return metadata.version("torch"), True, ""
+
+
+def clean(
+    runs: RunsOption = DEFAULT_RUNS,
+    everything: Annotated[bool, typer.Option("--all", help="Remove finished runs too, not only leftovers.")] = False,
+) -> None:
+    """Remove what runs that never finished left behind; with --all every run."""
+    from orionbed.runs import leftovers, list_runs
+
+    folders = leftovers(runs) + (list_runs(runs) if everything else [])
+    for folder in folders:
+        shutil.rmtree(folder)
+    typer.echo(f"removed {len(folders)} folder{'' if len(folders) == 1 else 's'} from {runs}")

@@ -1,0 +1,191 @@
+"""Transformer arithmetic: parameters, FLOPs, boundary bytes and memory, per layer and per stage.
+
+The block is the Llama-3 one: grouped-query attention without biases, a SwiGLU feed-forward of three matrices and two
+RMSNorms; embedding and head are separate unless tied. Every count here is exact integer arithmetic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+BYTES_PER_VALUE = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+class Transformer(Protocol):
+    """What the arithmetic needs to know of a model (the scenario's `model` block is one)."""
+
+    @property
+    def layers(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def ffn(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def tied_embeddings(self) -> bool: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def kv_width(model: Transformer) -> int:
+    """Width of the keys (and of the values): kv_heads x head dimension."""
+    return model.kv_heads * (model.hidden // model.heads)
+
+
+def layer_parameters(model: Transformer) -> int:
+    """Parameters of one block: q, k, v, o, three feed-forward matrices and two norms."""
+    attention = 2 * model.hidden**2 + 2 * model.hidden * kv_width(model)
+    feed_forward = 3 * model.hidden * model.ffn
+    return attention + feed_forward + 2 * model.hidden
+
+
+def embedding_parameters(model: Transformer) -> int:
+    """Parameters of the embedding table (the head has as many)."""
+    return model.vocab * model.hidden
+
+
+def num_parameters(model: Transformer) -> int:
+    """All parameters of the model, without boundary encoders and decoders."""
+    tables = 1 if model.tied_embeddings else 2
+    return model.layers * layer_parameters(model) + tables * embedding_parameters(model) + model.hidden
+
+
+def stage_parameters(model: Transformer, split: Sequence[int]) -> list[int]:
+    """Parameters of each stage for a split of layers.
+
+    The first stage holds the embedding, the last one the final norm and the head. A tied table is needed at both ends
+    of the pipeline, so with more than one stage it is counted on both.
+    """
+    counts = [num_layers * layer_parameters(model) for num_layers in split]
+    counts[0] += embedding_parameters(model)
+    counts[-1] += model.hidden
+    if not model.tied_embeddings or len(split) > 1:
+        counts[-1] += embedding_parameters(model)
+    return counts
+
+
+def balanced_split(model: Transformer, num_stages: int) -> list[int]:
+    """Layers per stage so that the fullest stage is as small as it can be.
+
+    The embedding and the head count as so many layers as they have parameters. Layers go one at a time to the stage
+    that stays lightest; ties go to the earliest stage, and to the first stage last. This meets every split published
+    in the IOTA configurations: [4, 6 x 12, 5, 5, 4] (100B), [3, 4 x 21, 3] (100B in 23), [8, 11, 11, 11, 9] (15B)
+    and [4, 8, 4] (1.5B).
+    """
+    end_load = embedding_parameters(model) / layer_parameters(model)
+    load = [0.0] * num_stages
+    load[0] += end_load
+    load[-1] += end_load
+    split = [0] * num_stages
+    for _ in range(model.layers):
+        stage = min(range(num_stages), key=lambda s: (load[s] + 1.0, s == 0, s))
+        split[stage] += 1
+        load[stage] += 1.0
+    return split
+
+
+def flops_per_token(model: Transformer) -> int:
+    """Training FLOPs per token in the 6N convention, N being all parameters (forward 2N, backward 4N)."""
+    return 6 * num_parameters(model)
+
+
+def attention_flops_per_token(model: Transformer, sequence: int) -> int:
+    """Training FLOPs per token of causal attention scores and values: 6 x layers x hidden x sequence.
+
+    Forward is 2 x 2 x hidden x sequence per layer without a mask; the causal mask halves it; backward doubles it
+    (Korthikanti et al., arXiv 2205.05198, halved for the mask).
+    """
+    return 6 * model.layers * model.hidden * sequence
+
+
+def hardware_flops_per_token(model: Transformer, split: Sequence[int], recompute: str) -> int:
+    """FLOPs per token the pipeline executes: 6N, and 2 more per parameter of each stage that recomputes its forward.
+
+    The last stage runs forward, loss and backward in one go, so it never recomputes.
+    """
+    total = flops_per_token(model)
+    if recompute == "full":
+        total += 2 * sum(stage_parameters(model, split)[:-1])
+    return total
+
+
+def boundary_bytes(tokens: int, hidden: int, dtype: str, boundary: "BoundaryLike | None") -> int:
+    """Bytes of one boundary tensor; `None` is the plain tensor tokens x hidden."""
+    plain = tokens * hidden * BYTES_PER_VALUE[dtype]
+    if boundary is None or boundary.kind == "none":
+        return plain
+    if boundary.kind in {"resbm", "bottleneck", "subspace"}:
+        return tokens * boundary.width * BYTES_PER_VALUE[dtype]
+    if boundary.kind == "quantize":
+        return -(-tokens * hidden * boundary.bits // 8)
+    index_bytes = 4
+    return tokens * boundary.keep * (BYTES_PER_VALUE[dtype] + index_bytes)
+
+
+class BoundaryLike(Protocol):
+    """A boundary of any kind; only the field of its own kind is looked at."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def bits(self) -> int: ...
+    @property
+    def keep(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """Bytes a peer of one stage must hold."""
+
+    states_bytes: int
+    in_flight_bytes: int
+    working_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights, gradients and moments, activations in flight, and the working set of one micro-batch."""
+        return self.states_bytes + self.in_flight_bytes + self.working_bytes
+
+
+def layer_activation_bytes(model: Transformer, tokens: int) -> int:
+    """Bytes one block keeps for its backward when nothing is recomputed, with a fused attention kernel.
+
+    Kept per token: block input, two norm outputs, q, attention output, second residual (6 x hidden), k and v, and
+    gate, up and their product (3 x ffn).
+    """
+    per_token = 6 * model.hidden + 2 * kv_width(model) + 3 * model.ffn
+    return tokens * per_token * BYTES_PER_VALUE[model.dtype]
+
+
+LOSS_CHUNK_TOKENS = 1024  # IOTA computes the loss in chunks of 1024 tokens so that logits never exist whole
+
+
+def stage_memory(
+    model: Transformer,
+    tokens: int,
+    *,
+    num_layers: int,
+    parameters: int,
+    state_bytes_per_parameter: int,
+    in_flight: int,
+    input_bytes: int,
+    recompute: str,
+    is_last: bool,
+) -> StageMemory:
+    """Memory of one stage with `in_flight` micro-batches waiting for their backward.
+
+    With full recompute a waiting micro-batch costs only its (narrow) input; otherwise all its activations. The
+    working set is one micro-batch's activations, and at the last stage a chunk of logits and their gradients.
+    """
+    activations = num_layers * layer_activation_bytes(model, tokens)
+    kept = input_bytes if recompute == "full" else activations
+    waiting = 0 if is_last else in_flight * kept
+    logits = min(LOSS_CHUNK_TOKENS, tokens) * model.vocab * (BYTES_PER_VALUE[model.dtype] + 4 + 4) if is_last else 0
+    return StageMemory(parameters * state_bytes_per_parameter, waiting, activations + logits)

@@ -1,0 +1,89 @@
+"""Published figures beside ours, and where the published figures contradict one another."""
+
+from typing import Any
+
+from orionbed.scenario import Scenario
+
+
+def lookup(summary: dict[str, Any], dotted: str) -> Any:
+    """Return the value under a dotted key of a summary, `None` where there is none."""
+    value: Any = summary
+    for part in dotted.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def fitted_quantities(scenario: Scenario) -> set[str]:
+    """Summary keys that some value of the scenario was fitted to, after its `provenance`."""
+    targets = set()
+    for text in scenario.provenance.values():
+        kind, _, rest = text.partition(":")
+        if kind.strip() == "fitted":
+            targets.add(rest.partition("=")[0].strip())
+    return targets
+
+
+def compare_published(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each published figure beside ours.
+
+    `kind` says what our figure is worth: `fitted` when the scenario was fitted to it, `input` when the scenario
+    simply contains it, `predicted` otherwise. `error` is (ours - published) / published.
+    """
+    fitted = fitted_quantities(scenario)
+    rows = []
+    for entry in scenario.published:
+        ours = lookup(summary, entry.quantity)
+        number = float(ours) if isinstance(ours, int | float) else None
+        kind = "fitted" if entry.quantity in fitted else "input" if entry.kind == "input" else "predicted"
+        rows.append(
+            {
+                "quantity": entry.quantity,
+                "published": entry.value,
+                "ours": number,
+                "error": None if number is None else (number - entry.value) / entry.value,
+                "kind": kind,
+                "source": entry.source,
+                "note": entry.note,
+            }
+        )
+    return rows
+
+
+def contradictions(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what each published reading implies for tokens/s, MFU and hours; empty unless two can be compared.
+
+    All rows use the same N, FLOP convention and number of tokens, so that two rows that differ cannot both describe
+    the same average.
+    """
+    layout = summary["layout"]
+    per_token = summary["model"]["flops_per_token"] / (layout["peak_flops"] * layout["num_peers"])
+    tokens = scenario.run.tokens or summary["tokens"]["total"]
+    rows = []
+    for entry in scenario.published:
+        if entry.quantity.startswith("mfu."):
+            rate = entry.value / per_token
+        elif entry.quantity.startswith("tokens.per_s"):
+            rate = entry.value
+        elif entry.quantity == "duration_s.total":
+            rate = tokens / entry.value
+        else:
+            continue
+        reading = entry.note or entry.quantity
+        rows.append(_reading(reading, rate, per_token, tokens, entry.source))
+    if len(rows) < 2:
+        return []
+    for name, label in (("in_phase", "training phases only"), ("with_merges", "with merges"), ("wall_clock", "all")):
+        rows.append(_reading(f"this run, {label}", summary["tokens"]["per_s"][name], per_token, tokens, "this run"))
+    return rows
+
+
+def _reading(reading: str, rate: float, per_token: float, tokens: float, source: str) -> dict[str, Any]:
+    return {
+        "reading": reading,
+        "tokens_per_s": rate,
+        "mfu": rate * per_token,
+        "hours": tokens / rate / 3600.0 if rate else None,
+        "source": source,
+    }

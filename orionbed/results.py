@@ -1,0 +1,84 @@
+"""What a backend measured, before anything is derived from it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orionbed.ledger import Ledger
+from orionbed.plan import Plan
+from orionbed.schedule.actions import Kind
+from orionbed.tracing import Trace
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A training phase and the merge after it; for a static schedule without merges the whole run."""
+
+    index: int
+    start_s: float
+    training_end_s: float
+    end_s: float
+    applied: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened to the run or to a peer (`peer` -1: to all), for the timeline."""
+
+    start_s: float
+    end_s: float
+    kind: str
+    peer: int = -1
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class RunResult:
+    """Everything a backend hands over. Seconds are seconds of the run, not of the computer that ran it.
+
+    `work_s[kind]` and `num_done[kind]` are seconds and counts of finished operations per peer; `thrown_s` and
+    `unfinished_s` are the parts of `work_s` spent on micro-batches that were dropped, or still in the pipeline at the
+    end. `other_s[peer, cause]` is all the rest of each peer's time, by cause code of `orionbed.tracing`.
+    """
+
+    plan: Plan
+    backend: str
+    seed: int
+    duration_s: float
+    startup_s: float
+    applied_s: Floats
+    ledger: Ledger
+    epochs: list[Epoch]
+    marks: list[Mark]
+    work_s: dict[Kind, Floats]
+    num_done: dict[Kind, NDArray[np.int64]]
+    thrown_s: dict[Kind, Floats]
+    unfinished_s: dict[Kind, Floats]
+    other_s: Floats
+    bytes_up: Floats
+    bytes_down: Floats
+    bytes_boundary: float
+    bytes_merge: float
+    bytes_merge_read: float
+    bytes_storage_read: float
+    merges_missed: int
+    trace: Trace | None
+    events: int
+    wall_s: float
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def training_s(self) -> float:
+        """Seconds in training phases."""
+        return sum(epoch.training_end_s - epoch.start_s for epoch in self.epochs)
+
+    @property
+    def merging_s(self) -> float:
+        """Seconds between a training phase's end and the next one's start."""
+        return sum(epoch.end_s - epoch.training_end_s for epoch in self.epochs)

@@ -1,0 +1,136 @@
+"""Changing a scenario: `--set key=value`, `extends`, and `apply` for programs.
+
+Whoever changes a number takes its source away from it: the provenance of a changed key becomes "assumed", and what
+`uncertain` said about it is dropped, because the value has been decided on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from orionbed.scenario.problems import Place, Problem, ScenarioError
+from orionbed.scenario.schema import Scenario
+from orionbed.scenario.tree import Tree, merged, plant
+from orionbed.scenario.validation import validate
+from orionbed.scenario.yaml_file import read_text
+
+# Sections whose values are no claims about the world.
+_NO_SOURCE_NEEDED: Final = {
+    "name",
+    "title",
+    "faults",
+    "report",
+    "published",
+    "provenance",
+    "uncertain",
+    "emulator",
+    "real",
+}
+
+
+def extended(parent: Tree, child: Tree) -> Tree:
+    """A file laid over the file that it extends."""
+    result, changed = merged(parent, child)
+    own = {name: child.at(name) for name in ("provenance", "uncertain")}
+    note = f"assumed: set in {child.place.source} without a source"
+    return _without_claims(result, changed, note, {name: _keys(tree) for name, tree in own.items()})
+
+
+def with_sets(tree: Tree, sets: Sequence[str]) -> Tree:
+    """The tree with every `key=value` of `sets` in place, in order. Raises ScenarioError with all that are no good."""
+    problems: list[Problem] = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        source = f"--set {text}"
+        try:
+            if not equals or not key:
+                raise ScenarioError([Problem(Place(source), "", "write --set key=value, like --set run.seed=1")])
+            tree = _set(tree, key, _relocated(read_text(value, source, positions=False)))
+        except ScenarioError as error:
+            problems += error.problems
+        else:
+            tree = _without_claims(tree, [key], "assumed: set on the command line", {})
+    if problems:
+        raise ScenarioError(problems)
+    return tree
+
+
+def apply(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
+    """The scenario with new values at dotted keys: text as in a file, or SI numbers. Raises ScenarioError."""
+    tree = plant(scenario.model_dump(mode="json"), Place(f"scenario {scenario.name}"))
+    for key, value in values.items():
+        tree = _set(tree, key, plant(value, Place(f"{key}={value}")))
+    tree = _without_claims(tree, values, "assumed: set by the caller", {})
+    return validate(tree, from_file=False)
+
+
+def _keys(tree: Tree | None) -> set[str]:
+    return set(tree.value) if tree is not None and isinstance(tree.value, dict) else set()
+
+
+def _relocated(tree: Tree) -> Tree:
+    """The tree with keys that are where the value is."""
+    return Tree(tree.value, tree.place, tree.place)
+
+
+def _set(tree: Tree, key: str, value: Tree, path: str = "") -> Tree:
+    """A copy of `tree` with `value` at the dotted `key`; blocks on the way are made where there are none."""
+    name, _, rest = key.partition(".")
+    inside = tree.value
+    if isinstance(inside, dict):
+        name, rest = _longest(inside, key) or (name, rest)
+        child = inside.get(name) or Tree({}, value.place, value.place)
+        new = _set(child, rest, value, f"{path}{name}.") if rest else value
+        others = {} if name == "kind" and not rest and _changes(inside, value) else inside
+        return Tree({**others, name: new}, tree.place, tree.key_place)
+    if isinstance(inside, list):
+        if not name.isdecimal() or int(name) >= len(inside):
+            text = f"must be an index from 0 to {len(inside) - 1}, not {name}" if inside else "the list is empty"
+            raise ScenarioError([Problem(value.place, path + name, text)])
+        items = list(inside)
+        items[int(name)] = _set(items[int(name)], rest, value, f"{path}{name}.") if rest else value
+        return Tree(items, tree.place, tree.key_place)
+    if inside is None:
+        return _set(Tree({}, value.place, value.place), key, value, path)
+    whole = path.rstrip(".")
+    text = f"{whole} is {inside}, which has no keys; set the whole block, like --set '{whole}={{{name}: ...}}'"
+    raise ScenarioError([Problem(value.place, path + name, text)])
+
+
+def _changes(block: dict[str, Tree], kind: Tree) -> bool:
+    return "kind" in block and block["kind"].value != kind.value
+
+
+def _longest(inside: dict[str, Tree], key: str) -> tuple[str, str] | None:
+    """The longest key of the mapping that `key` starts with, and the rest; keys may have dots themselves."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        if ".".join(parts[:length]) in inside:
+            return ".".join(parts[:length]), ".".join(parts[length:])
+    return None
+
+
+def _without_claims(tree: Tree, changed: Iterable[str], note: str, own: Mapping[str, set[str]]) -> Tree:
+    """The tree without what it says about the `changed` keys, `own` entries excepted."""
+    changed = [key for key in changed if key.partition(".")[0] not in _NO_SOURCE_NEEDED]
+    values = dict(tree.value)
+    provenance, uncertain = values.get("provenance"), values.get("uncertain")
+    if provenance is not None and isinstance(provenance.value, dict):
+        mine = own.get("provenance", set())
+        kept = {k: t for k, t in provenance.value.items() if k in mine or not any(_covers(c, k) for c in changed)}
+        place = Place(note)
+        new = {c: Tree(note, place, place) for c in changed if not any(_covers(k, c) for k in mine)}
+        values["provenance"] = Tree(kept | new, provenance.place, provenance.key_place)
+    if uncertain is not None and isinstance(uncertain.value, dict):
+        mine = own.get("uncertain", set())
+        kept = {
+            k: t
+            for k, t in uncertain.value.items()
+            if k in mine or not any(_covers(c, k) or _covers(k, c) for c in changed)
+        }
+        values["uncertain"] = Tree(kept, uncertain.place, uncertain.key_place)
+    return Tree(values, tree.place, tree.key_place)
+
+
+def _covers(above: str, key: str) -> bool:
+    return key == above or key.startswith(above + ".")

@@ -1,0 +1,160 @@
+"""Checks between sections. Each looks only at sections that are valid, so that one mistake does not hide another."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from orionbed.scenario import packaged
+from orionbed.scenario.fields import Loc
+from orionbed.scenario.keys import all_keys, look_up
+from orionbed.scenario.network import VARIABILITIES
+from orionbed.scenario.problems import did_you_mean, listed
+from orionbed.scenario.schema import Scenario
+from orionbed.scenario.schedules import BottleneckBoundary, QuantizeBoundary, TopKBoundary
+
+PROVENANCE_KINDS: Final = ("published", "code", "derived", "assumed", "fitted")
+_BITS: Final = {"bf16": 16, "fp16": 16, "fp32": 32}
+# Sections that have no numbers of their own to give a source for or to vary.
+_NOT_ADDRESSED: Final = {"provenance", "uncertain"}
+Sections = Mapping[str, Any]
+
+
+class Issue(NamedTuple):
+    """A problem at a location of the scenario; `at_key` points at the key instead of the value."""
+
+    loc: Loc
+    message: str
+    at_key: bool = False
+
+
+def check(sections: Sections) -> Iterator[Issue]:
+    """Everything that is wrong between the (valid) sections."""
+    for needs, rule in _RULES:
+        if all(name in sections for name in needs):
+            yield from rule(sections)
+
+
+def _split(sections: Sections) -> Iterator[Issue]:
+    layers, pipeline = sections["model"].layers, sections["pipeline"]
+    split, stages, loc = pipeline.split, pipeline.stages, ("pipeline", "split")
+    if split == "balanced":
+        if stages > layers:
+            yield Issue(("pipeline", "stages"), f"{stages} stages for {layers} layers; give every stage a layer")
+        return
+    if len(split) != stages:
+        yield Issue(loc, f"has {len(split)} entries for {stages} stages; give one number of layers per stage")
+    if sum(split) != layers:
+        difference = layers - sum(split)
+        verb = "add" if difference > 0 else "remove"
+        yield Issue(loc, f"adds up to {sum(split)} layers, but the model has {layers}; {verb} {abs(difference)}")
+
+
+def _boundary(sections: Sections) -> Iterator[Issue]:
+    model, boundary = sections["model"], sections["pipeline"].boundary
+    loc = ("pipeline", "boundary")
+    if isinstance(boundary, BottleneckBoundary) and boundary.width >= model.hidden:
+        yield Issue((*loc, "width"), f"must be less than model.hidden, {model.hidden}; or use kind none")
+    if isinstance(boundary, TopKBoundary) and boundary.keep >= model.hidden:
+        yield Issue((*loc, "keep"), f"must be less than model.hidden, {model.hidden}; or use kind none")
+    if isinstance(boundary, QuantizeBoundary) and boundary.bits >= _BITS[model.dtype]:
+        yield Issue(
+            (*loc, "bits"), f"must be less than the {_BITS[model.dtype]} bits of {model.dtype}; or use kind none"
+        )
+
+
+def _sites(sections: Sections) -> Iterator[Issue]:
+    pipeline, total = sections["pipeline"], sum(sections["peers"].sites.values())
+    wanted = pipeline.stages * pipeline.replicas
+    if total != wanted:
+        text = f"{pipeline.stages} stages x {pipeline.replicas} replicas need {wanted}"
+        verb = f"add {wanted - total}" if total < wanted else f"remove {total - wanted}"
+        yield Issue(("peers", "sites"), f"add up to {total} peers, but {text}; {verb} (0 empties an inherited site)")
+
+
+def _names(sections: Sections) -> Iterator[Issue]:
+    gpu = sections["peers"].gpu
+    if gpu not in packaged.names("gpus") and not (gpu.endswith(".yaml") and Path(gpu).is_file()):
+        yield Issue(("peers", "gpu"), packaged.unknown_gpu(gpu))
+
+
+def _network(sections: Sections) -> Iterator[Issue]:
+    network = sections["network"]
+    tables = packaged.names("delays", ".csv") or ["us-metros"]
+    if isinstance(network.delay, str) and network.delay not in tables:
+        hint = did_you_mean(network.delay, tables, f"; tables are {', '.join(tables)}, or give one duration like 20 ms")
+        yield Issue(("network", "delay"), f"no delay table {network.delay!r}{hint}")
+    kind = network.variability
+    if kind not in VARIABILITIES and not Path(kind).is_file():
+        hint = did_you_mean(kind, VARIABILITIES, f"; write {listed(VARIABILITIES)}, or the path of a CSV trace")
+        yield Issue(("network", "variability"), f"neither a known process nor a file: {kind!r}{hint}")
+
+
+def _positive(sections: Sections) -> Iterator[Issue]:
+    for key in ("peers.speed", "network.uplink", "network.downlink", "churn.up"):
+        section, _, name = key.partition(".")
+        distribution = getattr(sections.get(section), name, None)
+        if distribution is not None and not distribution.positive:
+            yield Issue((section, name), "must always be greater than 0; raise its lowest value")
+
+
+def _published(sections: Sections) -> Iterator[Issue]:
+    seen: set[str] = set()
+    for index, entry in enumerate(sections["published"]):
+        if entry.quantity in seen:
+            yield Issue(("published", index, "quantity"), f"{entry.quantity} is published twice; keep one")
+        seen.add(entry.quantity)
+
+
+def _provenance(sections: Sections) -> Iterator[Issue]:
+    published = [entry.quantity for entry in sections.get("published", ())]
+    for key, text in sections["provenance"].items():
+        yield from _existing(sections, "provenance", key)
+        kind, colon, source = (part.strip() for part in text.partition(":"))
+        loc = ("provenance", key)
+        if not colon or not source:
+            yield Issue(loc, f"must be `kind: source` with a kind of {listed(PROVENANCE_KINDS)}, not {text!r}")
+        elif kind not in PROVENANCE_KINDS:
+            hint = did_you_mean(kind, PROVENANCE_KINDS)
+            yield Issue(loc, f"kind must be {listed(PROVENANCE_KINDS)}, not {kind!r}{hint}")
+        elif kind == "fitted" and "published" in sections:
+            match = re.fullmatch(r"(\S+)\s*=\s*([^;]+);\s*(.+)", source, re.DOTALL)
+            if match is None:
+                yield Issue(loc, "a fitted number must read `fitted: QUANTITY = VALUE; how`")
+            elif match[1] not in published:
+                hint = did_you_mean(match[1], published)
+                yield Issue(loc, f"fitted to {match[1]}, which `published` does not list{hint or '; list it there'}")
+
+
+def _uncertain(sections: Sections) -> Iterator[Issue]:
+    for key in sections["uncertain"]:
+        yield from _existing(sections, "uncertain", key)
+
+
+def _existing(sections: Sections, where: str, key: str) -> Iterator[Issue]:
+    """Complain about a dotted key that leads nowhere, unless its section is invalid anyway."""
+    section = key.partition(".")[0]
+    known = [name for name in Scenario.model_fields if name not in _NOT_ADDRESSED]
+    if section not in known:
+        hint = did_you_mean(section, known, f"; sections are {', '.join(known)}")
+        yield Issue((where, key), f"the scenario has no key {key}{hint}", at_key=True)
+    elif section in sections:
+        try:
+            look_up(sections, key)
+        except KeyError as error:
+            inside = [name for name in all_keys(sections[section], section) if name.count(".") <= key.count(".")]
+            hint = did_you_mean(key, inside, "; check the spelling, or remove it")
+            yield Issue((where, key), f"the scenario has no key {key} ({error.args[0]} not found){hint}", at_key=True)
+
+
+_RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]], ...]] = (
+    (("model", "pipeline"), _split),
+    (("model", "pipeline"), _boundary),
+    (("pipeline", "peers"), _sites),
+    (("peers",), _names),
+    (("network",), _network),
+    ((), _positive),
+    (("published",), _published),
+    (("provenance",), _provenance),
+    (("uncertain",), _uncertain),
+)

@@ -1,0 +1,130 @@
+"""Sections `model`, `batch`, `pipeline` and `peers`: what is trained, and how it is cut into stages and replicas."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from orionbed.scenario.distributions import Constant, NumberDist
+from orionbed.scenario.fields import Block, Count, Duration, Fraction, Listed, Loc, NotNegative, Positive, conflicts
+from orionbed.scenario.schedules import Boundary, NoBoundary, Schedule
+
+
+class Optimizer(Block):
+    """What the inner optimizer keeps in memory."""
+
+    name: str = Field(default="nadam", description="Name of the inner optimizer, for the report (default nadam).")
+    state_bytes_per_parameter: Count = Field(
+        default=8,
+        description="Bytes per parameter of weights, gradients and both moments together (default 8: all in bf16).",
+    )
+
+
+class Model(Block):
+    """A decoder-only transformer of the Llama family."""
+
+    layers: Count = Field(description="Number of transformer layers.")
+    hidden: Count = Field(description="Width of the residual stream (values per token).")
+    ffn: Count = Field(description="Inner width of the feed-forward network (SwiGLU, three matrices).")
+    heads: Count = Field(description="Number of attention heads; must divide `hidden`.")
+    kv_heads: Count = Field(description="Number of key/value heads; must divide `heads`.")
+    vocab: Count = Field(description="Number of tokens in the vocabulary.")
+    tied_embeddings: bool = Field(
+        default=False, description="Whether the output head shares the embedding's weights (default false)."
+    )
+    dtype: Literal["bf16", "fp16", "fp32"] = Field(
+        default="bf16", description="Number format of weights and activations: bf16 (default), fp16 or fp32."
+    )
+    optimizer: Optimizer = Field(default=Optimizer(), description="The inner optimizer, for the memory it needs.")
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        problems: list[tuple[Loc, str]] = []
+        if self.hidden % self.heads:
+            problems.append(
+                (
+                    ("heads",),
+                    f"{self.heads} heads do not divide hidden {self.hidden}; choose a divisor of {self.hidden}",
+                )
+            )
+        if self.heads % self.kv_heads:
+            problems.append(
+                (("kv_heads",), f"{self.kv_heads} does not divide heads {self.heads}; choose a divisor of {self.heads}")
+            )
+        if problems:
+            raise conflicts(problems)
+        return self
+
+
+class Batch(Block):
+    """One micro-batch."""
+
+    sequence: Count = Field(description="Tokens per sequence.")
+    sequences: Count = Field(description="Sequences per micro-batch.")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.sequence * self.sequences
+
+
+def _split_tag(value: Any) -> str:
+    return "=layers" if isinstance(value, list | tuple) else "=name"
+
+
+Split = Annotated[
+    Annotated[Literal["balanced"], Tag("=name")] | Annotated[tuple[Count, ...], Listed, Tag("=layers")],
+    Discriminator(_split_tag),
+]
+
+
+class Pipeline(Block):
+    """How the model is cut into stages, what crosses their boundaries and who works when."""
+
+    stages: Count = Field(description="Number of pipeline stages.")
+    replicas: Count = Field(description="Number of peers that hold each stage.")
+    split: Split = Field(
+        default="balanced", description="Layers per stage: `balanced` (default) or a list with one number per stage."
+    )
+    boundary: Boundary = Field(
+        default=NoBoundary(kind="none"), description="What crosses a stage boundary (default: the full activation)."
+    )
+    schedule: Schedule = Field(description="The schedule policy and its parameters.")
+
+
+def _efficiency_tag(value: Any) -> str:
+    return "=number" if isinstance(value, int | float) or (isinstance(value, str) and "%" in value) else "=name"
+
+
+Efficiency = Annotated[
+    Annotated[Literal["by-shape"], Tag("=name")] | Annotated[Fraction, Field(gt=0), Tag("=number")],
+    Discriminator(_efficiency_tag),
+]
+
+
+class Peers(Block):
+    """The machines: one GPU each, placed on sites."""
+
+    gpu: str = Field(description="Name of a GPU profile, a file in scenarios/gpus without its ending.")
+    efficiency: Efficiency = Field(
+        default="by-shape",
+        description="Share of peak inside a stage: `by-shape` (default; the GPU profile's) or one number in (0, 1].",
+    )
+    kernel_scale: Positive = Field(
+        default=1.0,
+        description="Factor on the speed of all kernels, for clocks and hosts below the profile's (default 1).",
+    )
+    sites: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="Number of peers on each site; they add up to stages x replicas."
+    )
+    placement: Literal["spread", "grouped"] = Field(
+        default="spread",
+        description="`spread` (default) deals neighbouring stages out to different sites, `grouped` keeps them together.",
+    )
+    speed: NumberDist = Field(
+        default=Constant[NotNegative](value=1.0),
+        description="Compute speed factor of each peer (default 1), drawn once.",
+    )
+    jitter: NotNegative = Field(
+        default=0.0, description="Coefficient of variation of the time one operation takes (default 0)."
+    )
+    overhead: Duration = Field(default=0.0, description="Host time that every operation takes besides (default 0 s).")

@@ -1,0 +1,53 @@
+"""The files that come with orionbed: scenarios, GPU profiles, delay tables."""
+
+import os
+from pathlib import Path
+
+import orionbed
+from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_mean
+
+FOLDER = Path(orionbed.__file__).resolve().parent.parent / "scenarios"
+
+
+def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:
+    """Names, without ending, of the packaged files of one kind."""
+    return sorted(path.stem for path in (FOLDER / subfolder).glob(f"*{ending}"))
+
+
+def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | None = None) -> tuple[Path, str] | None:
+    """The file that `name` means and how to call it in messages, or None.
+
+    A path (relative to `folder`) comes first, with or without its ending; then the packaged scenarios.
+    """
+    base = folder or Path()
+    for candidate in (base / name, base / f"{name}.yaml"):
+        if candidate.exists() and not (not_this and candidate.resolve() == not_this):
+            return candidate, os.path.normpath(candidate)
+    inside = name.removeprefix("scenarios/").removesuffix(".yaml")
+    if inside in names():
+        return FOLDER / f"{inside}.yaml", f"scenarios/{inside}.yaml"
+    return None
+
+
+def missing(name: str) -> str:
+    """What to say about a scenario that is not there."""
+    known = names()
+    hint = did_you_mean(name.removesuffix(".yaml").rpartition("/")[2], known)
+    return f"no such file, nor a packaged scenario{hint or '; packaged are ' + ', '.join(known)}"
+
+
+def gpu_file(name: str) -> tuple[Path, str]:
+    """The file of a GPU profile: a packaged name, or a path that ends in .yaml. Raises ScenarioError."""
+    if name.endswith(".yaml") and Path(name).is_file():
+        return Path(name), name
+    if name in names("gpus"):
+        return FOLDER / "gpus" / f"{name}.yaml", f"scenarios/gpus/{name}.yaml"
+    raise ScenarioError([Problem(Place(f"scenarios/gpus/{name}.yaml"), "", unknown_gpu(name))])
+
+
+def unknown_gpu(name: str) -> str:
+    """What to say about a GPU profile that is not there."""
+    known = names("gpus")
+    return (
+        f"no GPU profile {name!r}{did_you_mean(name, known)} (profiles: {', '.join(known)}; or a path to a .yaml file)"
+    )

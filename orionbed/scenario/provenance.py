@@ -1,0 +1,60 @@
+"""Where every number of a scenario comes from."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orionbed.scenario.gpu import GpuProfile, gpu_profile
+from orionbed.scenario.schema import Scenario
+from orionbed.scenario.tree import prefixes
+
+# Settings of the tool and of the comparison, which claim nothing about the world.
+_NO_CLAIMS = {"name", "title", "published", "provenance", "uncertain", "report", "emulator", "real"}
+_NO_SOURCE = ("assumed", "default of the schema")
+
+
+def assumptions(scenario: Scenario) -> list[dict[str, str]]:
+    """Every leaf of the scenario and of its GPU profile: key, value as it would be written, kind and source.
+
+    A leaf has the source of the most specific `provenance` key that covers it; without one it is an assumption.
+    """
+    rows = list(_rows(scenario, scenario.provenance, "", _NO_CLAIMS))
+    profile = gpu_profile(scenario.peers.gpu)
+    return rows + list(_rows(profile, profile.provenance, f"gpus/{profile.name}.", {"name", "title", "provenance"}))
+
+
+def source_of(key: str, provenance: Mapping[str, str]) -> tuple[str, str]:
+    """Kind and source of a dotted key."""
+    for above in prefixes(key):
+        if above in provenance:
+            kind, _, source = provenance[above].partition(":")
+            return kind.strip(), source.strip()
+    return _NO_SOURCE
+
+
+def _rows(
+    block: Scenario | GpuProfile, provenance: Mapping[str, str], prefix: str, left_out: set[str]
+) -> Iterator[dict[str, str]]:
+    for key, value in _leaves(block.model_dump(mode="json", exclude=left_out), ""):
+        kind, source = source_of(key, provenance)
+        yield {"key": prefix + key, "value": value, "kind": kind, "source": source}
+
+
+def _leaves(data: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(data, Mapping) and data:
+        for name, value in data.items():
+            yield from _leaves(value, f"{key}.{name}" if key else name)
+    elif isinstance(data, list) and any(isinstance(item, Mapping) for item in data):
+        for index, item in enumerate(data):
+            yield from _leaves(item, f"{key}.{index}")
+    elif isinstance(data, list):
+        yield key, "[" + ", ".join(map(_printed, data)) + "]"
+    else:
+        yield key, _printed(data)
+
+
+def _printed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{}"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,84 @@
+"""Blocks `pipeline.boundary` and `pipeline.schedule`, both told apart by their `kind`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orionbed.scenario.fields import Block, Count, Duration
+
+Recompute = Literal["full", "selective", "none"]
+_RECOMPUTE = (
+    "What the backward pass computes again: the whole stage forward (`full`, default), attention only (`selective`) "
+    "or nothing (`none`)."
+)
+
+
+class NoBoundary(Block):
+    """The full activation crosses the boundary."""
+
+    kind: Literal["none"] = Field(description="none: the full activation crosses the boundary.")
+
+
+class BottleneckBoundary(Block):
+    """A learned narrow layer at each boundary: ResBM, a plain bottleneck, or a fixed subspace."""
+
+    kind: Literal["resbm", "bottleneck", "subspace"] = Field(
+        description="resbm, bottleneck or subspace: a narrow layer at each boundary."
+    )
+    width: Count = Field(description="Values per token that cross the boundary; less than `model.hidden`.")
+
+
+class QuantizeBoundary(Block):
+    """Activations and gradients are rounded to few bits."""
+
+    kind: Literal["quantize"] = Field(description="quantize: values are rounded to few bits.")
+    bits: Annotated[int, Field(ge=1, le=32)] = Field(description="Bits per value that crosses the boundary (1 to 32).")
+
+
+class TopKBoundary(Block):
+    """Only the largest values of each token cross the boundary."""
+
+    kind: Literal["topk"] = Field(
+        description="topk: only the largest values of each token are sent, with their indices."
+    )
+    keep: Count = Field(description="Values kept per token; less than `model.hidden`.")
+
+
+Boundary = Annotated[NoBoundary | BottleneckBoundary | QuantizeBoundary | TopKBoundary, Field(discriminator="kind")]
+
+
+class QueueSchedule(Block):
+    """Asynchronous and queue-driven: backward first, forward while fewer than `window` micro-batches are in flight."""
+
+    kind: Literal["queue"] = Field(description="queue: asynchronous, backward first.")
+    window: Count = Field(default=16, description="Micro-batches in flight at one peer at most (default 16).")
+    router: Literal["replica", "random", "swarm", "shortest-queue", "fastest"] = Field(
+        default="swarm", description="How a peer of the next stage is chosen (default swarm: by free cache and queue)."
+    )
+    status_every: Duration = Field(default=5.0, description="How often peers report their load (default 5 s).")
+    local_step_every: Count = Field(
+        default=4, description="Backward passes between two local optimizer steps of a peer (default 4)."
+    )
+    recompute: Recompute = Field(default="full", description=_RECOMPUTE)
+    cache_ttl: Duration = Field(
+        default=300.0,
+        description="Life of a cached activation, times the stages left to the end (default 300 s); then it is dropped.",
+    )
+    connect_timeout: Duration = Field(default=5.0, description="Wait for a peer that does not answer (default 5 s).")
+    attempts: Count = Field(default=5, description="Peers tried before a micro-batch is given up (default 5).")
+    poll_loop: Duration = Field(default=0.010, description="Pause of a peer's loop between two looks (default 10 ms).")
+    poll_empty: Duration = Field(default=0.100, description="Pause when the queue was empty (default 100 ms).")
+    poll_full: Duration = Field(
+        default=1.0, description="Pause of the first stage when its window is full (default 1 s)."
+    )
+
+
+class StaticSchedule(Block):
+    """A fixed order of operations per peer; one optimizer step per batch of micro-batches."""
+
+    kind: Literal["gpipe", "1f1b"] = Field(description="gpipe or 1f1b: a fixed order of operations.")
+    microbatches: Count = Field(description="Micro-batches per replica and optimizer step.")
+    recompute: Recompute = Field(default="full", description=_RECOMPUTE)
+
+
+Schedule = Annotated[QueueSchedule | StaticSchedule, Field(discriminator="kind")]

@@ -1,0 +1,46 @@
+"""The scenario: one file, all sections."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from orionbed.scenario.fields import Block, Listed, NAME_PATTERN
+from orionbed.scenario.layout import Batch, Model, Peers, Pipeline
+from orionbed.scenario.network import Network
+from orionbed.scenario.sections import ChurnOrNone, Cost, Datacenter, MergeOrNone, Published, Report, Run
+
+
+class Scenario(Block):
+    """A complete, validated scenario; all quantities in SI, data rates in bit/s."""
+
+    name: str = Field(
+        pattern=NAME_PATTERN, description="Short name of letters, digits and dashes; runs are named after it."
+    )
+    title: str = Field(default="", description="One line for the report's head (default empty).")
+    model: Model = Field(description="What is trained.")
+    batch: Batch = Field(description="One micro-batch.")
+    pipeline: Pipeline = Field(description="Stages, replicas, boundary and schedule.")
+    peers: Peers = Field(description="The machines.")
+    network: Network = Field(description="Everything between the peers.")
+    merge: MergeOrNone = Field(default="none", description="Averaging of the replicas of a stage, or none (default).")
+    churn: ChurnOrNone = Field(default="none", description="How peers leave and come back, or none (default).")
+    faults: Annotated[tuple[dict[str, Any], ...], Listed] = Field(
+        default=(), description="Faults to inject, for the backends that can (default none)."
+    )
+    datacenter: Datacenter = Field(description="The baseline for relative speed.")
+    cost: Cost = Field(description="Prices.")
+    run: Run = Field(description="How long, how random, and what is kept.")
+    report: Report = Field(default=Report(), description="What the report computes besides the run.")
+    published: Annotated[tuple[Published, ...], Listed] = Field(
+        default=(), description="Published numbers that the run is compared with."
+    )
+    provenance: dict[str, str] = Field(
+        default={},
+        description="Dotted key -> `kind: source`, kind being published, code, derived, assumed or fitted; "
+        "a key covers everything below it, and the most specific one counts.",
+    )
+    uncertain: dict[str, Any] = Field(
+        default={}, description="Dotted key -> the distribution that `run --samples` draws it from, or {choice: [...]}."
+    )
+    emulator: dict[str, Any] = Field(default={}, description="Settings of the emulator backend, checked there.")
+    real: dict[str, Any] = Field(default={}, description="Settings of the real backend, checked there.")

@@ -1,0 +1,142 @@
+"""Sections `merge`, `churn`, `datacenter`, `cost`, `run`, `report` and `published`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from orionbed.scenario.distributions import DurationDist
+from orionbed.scenario.fields import (
+    Block,
+    DataRate,
+    Duration,
+    Fraction,
+    Listed,
+    MoneyPerGB,
+    MoneyPerHour,
+    Positive,
+    conflicts,
+    none_or,
+)
+from orionbed.scenario.schedules import Recompute
+
+_Some = Annotated[Duration, Field(gt=0)]
+
+
+class Merge(Block):
+    """Periodic averaging of the replicas of each stage."""
+
+    algorithm: Literal["butterfly"] = Field(
+        default="butterfly", description="butterfly (default): every peer averages one slice of its stage."
+    )
+    every: _Some = Field(description="Training time between two merges.")
+    via: Literal["object-storage"] = Field(
+        default="object-storage", description="object-storage (default): slices go through a store, not peer to peer."
+    )
+    quorum_relax: Fraction = Field(
+        default=0.01, description="By how much the share of peers waited for falls per `quorum_every` (default 0.01)."
+    )
+    quorum_every: _Some = Field(default=6.0, description="How often the quorum is relaxed (default 6 s).")
+    quorum_floor: Fraction = Field(default=0.3, description="The quorum never falls below this share (default 0.3).")
+    compute: Duration = Field(default=10.0, description="Time a peer takes to average its slices (default 10 s).")
+    timeout: _Some = Field(default=3 * 3600.0, description="A merge is given up after this time (default 3 h).")
+
+
+class Churn(Block):
+    """Peers leave and come back."""
+
+    up: DurationDist = Field(description="How long a peer stays before it leaves.")
+    down: DurationDist = Field(description="How long a peer is away.")
+
+
+MergeOrNone = Annotated[
+    Annotated[Literal["none"], Tag("=none")] | Annotated[Merge, Tag("=block")], Discriminator(none_or)
+]
+ChurnOrNone = Annotated[
+    Annotated[Literal["none"], Tag("=none")] | Annotated[Churn, Tag("=block")], Discriminator(none_or)
+]
+
+
+class Baseline(Block):
+    """A published datacenter run to compare with."""
+
+    mfu: Annotated[Fraction, Field(gt=0)] = Field(description="Model FLOPs utilisation of the baseline (0 to 1).")
+    source: str = Field(min_length=1, description="Where the number was published.")
+
+
+class Datacenter(Block):
+    """The same training in one datacenter, simulated by the same code, as the baseline for relative speed."""
+
+    link: Annotated[DataRate, Field(gt=0)] = Field(description="Rate between two GPUs in each direction, like 25 GB/s.")
+    delay: Duration = Field(description="One-way delay between two GPUs, like 5 us.")
+    recompute: Recompute = Field(
+        default="selective", description="What the backward pass computes again there (default selective)."
+    )
+    horizon: _Some = Field(default=2 * 3600.0, description="How long the baseline is simulated (default 2 h).")
+    published: dict[str, Baseline] = Field(default={}, description="Published baselines to compare with, by name.")
+
+
+class Cost(Block):
+    """Prices in US dollars."""
+
+    gpu_hour: MoneyPerHour = Field(description="Price of one peer's GPU, like $1.25/h.")
+    egress_per_gb: MoneyPerGB = Field(description="Price of what peers send, like $0.09/GB (1e9 bytes).")
+    storage_egress_per_gb: MoneyPerGB = Field(
+        default=0.0, description="Price of what is read from the object store (default $0/GB)."
+    )
+    datacenter_gpu_hour: MoneyPerHour | None = Field(
+        default=None, description="Price of one GPU in the datacenter (default null: not compared)."
+    )
+    prices_as_of: str = Field(
+        default="", pattern=r"^(\d{4}-\d{2}(-\d{2})?)?$", description="Month or day of the prices, like 2026-06."
+    )
+
+
+class Run(Block):
+    """How long, how random, and what is kept."""
+
+    tokens: Positive | None = Field(default=None, description="Stop after this many trained tokens (default null).")
+    duration: _Some | None = Field(default=None, description="Stop after this time (default null).")
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Seed of all random streams (default 0).")
+    startup: Duration = Field(default=0.0, description="Time before training starts (default 0 s).")
+    trace: Literal["full", "window", "summary"] = Field(
+        default="window", description="What the trace keeps: everything, a window (default) or nothing but sums."
+    )
+    trace_from: Duration = Field(default=1800.0, description="Start of the trace window (default 30 min).")
+    trace_for: _Some = Field(default=180.0, description="Length of the trace window (default 3 min).")
+    peak_window: _Some = Field(default=6 * 3600.0, description="Window of the sustained peak of MFU (default 6 h).")
+    samples_horizon: _Some = Field(
+        default=8 * 3600.0, description="How long each draw of `run --samples` is simulated (default 8 h)."
+    )
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        if self.tokens is None and self.duration is None:
+            raise conflicts([((), "needs `tokens` or `duration`; give at least one so that the run ends")])
+        return self
+
+
+class Report(Block):
+    """What the report computes besides the run itself."""
+
+    uplinks: Annotated[tuple[Annotated[DataRate, Field(gt=0)], ...], Listed] = Field(
+        default=(1e7, 2e7, 5e7, 1e8, 2e8, 4e8, 8.56e8, 1.6e9, 3.2e9, 1e10),
+        description="Median uplinks of the bandwidth curve (default 10 Mbps to 10 Gbps); an empty list: no curve.",
+    )
+    horizon: _Some = Field(
+        default=75 * 60.0, description="How long each point of the curve is simulated (default 75 min)."
+    )
+
+
+class Published(Block):
+    """A published number that the run is compared with."""
+
+    quantity: str = Field(
+        pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", description="Dotted key of summary.json, like mfu.in_phase."
+    )
+    value: float = Field(description="The published value, in the unit of summary.json (fractions 0 to 1, SI).")
+    source: str = Field(min_length=1, description="Where it was published.")
+    kind: Literal["input", "prediction"] = Field(
+        default="prediction",
+        description="`prediction` (default): the run predicts it; `input`: the scenario was built from it.",
+    )
+    note: str = Field(default="", description="A remark for the report (default empty).")

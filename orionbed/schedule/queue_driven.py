@@ -1,0 +1,155 @@
+"""The IOTA schedule: asynchronous, driven by queues, backward first, within an in-flight window."""
+
+from collections import deque
+from collections.abc import Callable
+
+from orionbed.schedule.actions import Action
+from orionbed.schedule.policy import Waiting
+from orionbed.schedule.routers import Router, StageView
+
+
+class QueueDrivenPolicy:
+    """Backward whenever one is queued; else forward while fewer than `window` micro-batches are in flight here.
+
+    In flight are micro-batches whose forward this peer has started and whose gradient it has not yet used. The first
+    stage makes new micro-batches through `source`. The last stage runs forward, loss and backward in one go (a B) and
+    so holds nothing. After `local_step_every` backwards comes a STEP. Activations go where the router says;
+    gradients go back the way the activation came.
+    """
+
+    __slots__ = (
+        "_backwards",
+        "_backwards_since_step",
+        "_came_from",
+        "_forwards",
+        "_is_first",
+        "_is_last",
+        "_router",
+        "_source",
+        "local_step_every",
+        "num_steps",
+        "replica",
+        "stage",
+        "window",
+    )
+
+    def __init__(
+        self,
+        stage: int,
+        num_stages: int,
+        replica: int,
+        *,
+        window: int,
+        local_step_every: int,
+        router: Router,
+        source: Callable[[], int] | None,
+    ) -> None:
+        self.stage = stage
+        self.replica = replica
+        self.window = window
+        self.local_step_every = local_step_every
+        self.num_steps = 0
+        self._router = router
+        self._source = source
+        self._is_first = stage == 0
+        self._is_last = stage == num_stages - 1
+        self._forwards: deque[tuple[int, int]] = deque()
+        self._backwards: deque[int] = deque()
+        # micro-batch -> (peer it came from, local steps taken when its forward ran)
+        self._came_from: dict[int, tuple[int, int]] = {}
+        self._backwards_since_step = 0
+
+    def on_message(self, kind: str, microbatch: int, from_peer: int) -> None:
+        """Queue what arrived."""
+        if kind == "B":
+            self._backwards.append(microbatch)
+        else:
+            self._forwards.append((microbatch, from_peer))
+
+    def ready(self) -> bool:
+        """Whether there is something to do now."""
+        if self._backwards or self._backwards_since_step >= self.local_step_every:
+            return True
+        return (self._is_first or bool(self._forwards)) and len(self._came_from) < self.window
+
+    @property
+    def waiting(self) -> Waiting:
+        """`WINDOW` when only the window keeps this peer from a forward."""
+        full = len(self._came_from) >= self.window
+        return Waiting.WINDOW if full and (self._is_first or self._forwards) else Waiting.EMPTY
+
+    def next_action(self) -> Action | None:
+        """Optimizer step when due, else the oldest backward, else the oldest forward the window allows."""
+        if self._backwards_since_step >= self.local_step_every:
+            return Action("STEP", self.stage, -1)
+        if self._backwards:
+            return Action("B", self.stage, self._backwards.popleft())
+        if len(self._came_from) >= self.window:
+            return None
+        if self._is_first:
+            microbatch, from_peer = self._next_from_source()
+        elif self._forwards:
+            microbatch, from_peer = self._forwards.popleft()
+        else:
+            return None
+        self._came_from[microbatch] = (from_peer, self.num_steps)
+        return Action("B" if self._is_last else "F", self.stage, microbatch)
+
+    def _next_from_source(self) -> tuple[int, int]:
+        if self._source is None:
+            raise ValueError("the first stage needs a source of micro-batches")
+        return self._source(), -1
+
+    def on_finished(self, action: Action) -> None:
+        """Count backwards towards the next optimizer step."""
+        if action.kind == "B":
+            self._backwards_since_step += 1
+        elif action.kind == "STEP":
+            self._backwards_since_step = 0
+            self.num_steps += 1
+
+    def staleness(self, microbatch: int) -> int:
+        """Local optimizer steps since the forward of `microbatch`, which must be in flight here."""
+        return self.num_steps - self._came_from[microbatch][1]
+
+    def route(self, action: Action, candidates: StageView | None) -> int | None:
+        """For an F the router's choice; for a B the peer the activation came from, and the slot becomes free."""
+        if action.kind == "F":
+            return None if candidates is None else self._router.choose(candidates, self.replica)
+        if action.kind == "B":
+            from_peer = self._came_from.pop(action.microbatch)[0]
+            return None if self._is_first else from_peer
+        return None
+
+    def on_lost(self, microbatch: int) -> None:
+        """Free the slot of `microbatch`, if it still has one."""
+        self._came_from.pop(microbatch, None)
+
+    def holds(self, microbatch: int) -> bool:
+        """Whether a gradient of `microbatch` would be of use here."""
+        return microbatch in self._came_from
+
+    def held(self) -> list[int]:
+        """Queued and in-flight micro-batches, each once, in order of arrival."""
+        return list(dict.fromkeys([*(m for m, _ in self._forwards), *self._backwards, *self._came_from]))
+
+    def queued(self) -> list[int]:
+        """Micro-batches waiting in a queue here, and so nowhere else."""
+        return [*(microbatch for microbatch, _ in self._forwards), *self._backwards]
+
+    @property
+    def num_free(self) -> int:
+        """Free slots of the in-flight window, as broadcast to the other peers."""
+        return self.window - len(self._came_from)
+
+    @property
+    def num_queued(self) -> int:
+        """Length of the forward queue, as broadcast to the other peers."""
+        return len(self._forwards)
+
+    def reset(self) -> None:
+        """Empty queues and window; the count towards the next optimizer step starts anew too."""
+        self._forwards.clear()
+        self._backwards.clear()
+        self._came_from.clear()
+        self._backwards_since_step = 0

@@ -1,0 +1,182 @@
+"""The summary of a run: one plain dictionary, the same for every backend, written as summary.json."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orionbed import metrics, waterfall
+from orionbed import model as arithmetic
+from orionbed.cost import cost_block
+from orionbed.metrics import Rates
+from orionbed.plan import Plan
+from orionbed.published import compare_published, contradictions
+from orionbed.results import RunResult
+from orionbed.scenario import assumptions
+from orionbed.tracing import CAUSES
+from orionbed.warn import warnings_of
+
+SCHEMA_VERSION = 1
+FLOPS_CONVENTION = "6N per token, N = all parameters with embedding and head; HFU counts the FLOPs executed"
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The scenario's datacenter, simulated: its rates per second and what was assumed."""
+
+    mfu: float
+    tokens_per_s: float
+    definition: str
+    fits: bool
+
+
+def summarise(result: RunResult, baseline: Baseline | None, *, git: str, started_at: str) -> Summary:
+    """Return the summary of a finished run (design: schema_version 1; fractions 0..1, SI units)."""
+    plan = result.plan
+    scenario = plan.scenario
+    rates = metrics.rates(result)
+    seconds = waterfall.gpu_seconds(result)
+    summary: Summary = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "backend": result.backend,
+        "seed": result.seed,
+        "git": git,
+        "started_at": started_at,
+        "wall_s": result.wall_s,
+        "model": model_block(plan),
+        "layout": layout_block(plan),
+        "duration_s": {
+            "total": result.duration_s,
+            "training": result.training_s,
+            "merging": result.merging_s,
+            "startup": result.startup_s,
+        },
+        "tokens": _tokens(result, rates),
+        **_mfu_blocks(result, rates),
+        "datacenter": _datacenter(plan, rates, baseline),
+        "waterfall": waterfall.waterfall(seconds),
+        "microbatches": result.ledger.counts(),
+        "merges": _merges(result),
+        "network": _network(result),
+        "churn": _churn(result, seconds.sum(axis=0)),
+        "faults": result.faults,
+    }
+    summary["cost"] = cost_block(result, summary["tokens"]["total"], baseline.tokens_per_s if baseline else None)
+    summary["published"] = compare_published(scenario, summary)
+    summary["contradictions"] = contradictions(scenario, summary)
+    summary["warnings"] = result.warnings + warnings_of(result, summary, baseline is None or baseline.fits)
+    summary["assumptions"] = assumptions(scenario)
+    summary["engine"] = {
+        "events": result.events,
+        "events_per_s": result.events / result.wall_s if result.wall_s > 0.0 else 0.0,
+    }
+    return summary
+
+
+def model_block(plan: Plan) -> Summary:
+    """Parameters, boundary and FLOPs of the scenario's model."""
+    model = plan.scenario.model
+    per_token = arithmetic.flops_per_token(model)
+    attention = arithmetic.attention_flops_per_token(model, plan.scenario.batch.sequence)
+    return {
+        "num_parameters": plan.num_parameters,
+        "num_layers": model.layers,
+        "boundary_bytes_uncompressed": plan.boundary_bytes_uncompressed,
+        "boundary_bytes": plan.boundary_bytes,
+        "compression_ratio": plan.boundary_bytes_uncompressed / plan.boundary_bytes,
+        "flops_per_token": per_token,
+        "flops_per_token_with_attention": per_token + attention,
+        "flops_convention": FLOPS_CONVENTION,
+    }
+
+
+def layout_block(plan: Plan) -> Summary:
+    """Stages, peers and memory."""
+    memory = [stage.memory for stage in plan.stages]
+    return {
+        "num_stages": plan.num_stages,
+        "num_replicas": plan.num_replicas,
+        "num_peers": len(plan.peers),
+        "gpu": plan.gpu.name,
+        "peak_flops": plan.gpu.peak,
+        "layers_per_stage": list(plan.split),
+        "parameters_per_stage": [stage.parameters for stage in plan.stages],
+        "states_bytes_per_stage": [m.states_bytes for m in memory],
+        "memory_bytes_per_stage": [m.total_bytes for m in memory],
+        "memory_bytes": plan.gpu.memory,
+        "fits": plan.fits,
+        "sites": {site: sum(peer.site == site for peer in plan.peers) for site in plan.site_names},
+    }
+
+
+def _tokens(result: RunResult, rates: Rates) -> Summary:
+    per_microbatch = result.plan.tokens_per_microbatch
+    return {
+        "total": result.ledger.applied * per_microbatch,
+        "per_s": rates.scaled(float(per_microbatch)),
+    }
+
+
+def _mfu_blocks(result: RunResult, rates: Rates) -> Summary:
+    peaks = {"peak_window_s": rates.peak.window_s, "peak_start_s": rates.peak.start_s}
+    mfu = rates.scaled(metrics.mfu_per_rate(result))
+    applied_flops = result.ledger.applied * result.plan.useful_flops_per_microbatch
+    per_useful = metrics.executed_flops(result) / applied_flops if applied_flops else 0.0
+    return {
+        "mfu": {**mfu, **peaks},
+        "mfu_with_attention": rates.scaled(metrics.mfu_per_rate(result, attention=True)),
+        "hfu": {**{name: value * per_useful for name, value in mfu.items()}, **peaks},
+    }
+
+
+def _datacenter(plan: Plan, rates: Rates, baseline: Baseline | None) -> Summary:
+    ours = rates.wall_clock * plan.tokens_per_microbatch
+    mfu = ours * 6.0 * plan.num_parameters / (plan.gpu.peak * len(plan.peers))
+    published = [
+        {"name": name, "mfu": entry.mfu, "source": entry.source, "relative_speed": mfu / entry.mfu}
+        for name, entry in plan.scenario.datacenter.published.items()
+    ]
+    if baseline is None:
+        return {"mfu": None, "tokens_per_s": None, "relative_speed": None, "definition": "", "published": published}
+    return {
+        "mfu": baseline.mfu,
+        "tokens_per_s": baseline.tokens_per_s,
+        "relative_speed": ours / baseline.tokens_per_s if baseline.tokens_per_s else None,
+        "definition": baseline.definition,
+        "published": published,
+    }
+
+
+def _merges(result: RunResult) -> Summary:
+    merges = [mark for mark in result.marks if mark.kind == "merge"]
+    num_peers = len(result.plan.peers)
+    count = len(merges)
+    return {
+        "count": count,
+        "mean_s": sum(mark.end_s - mark.start_s for mark in merges) / count if count else 0.0,
+        "bytes_up_per_peer": (result.bytes_merge - result.bytes_merge_read) / (count * num_peers) if count else 0.0,
+        "bytes_down_per_peer": result.bytes_merge_read / (count * num_peers) if count else 0.0,
+        "missed": result.merges_missed,
+    }
+
+
+def _network(result: RunResult) -> Summary:
+    duration = max(result.duration_s, 1e-9)
+    capacity = sum(peer.uplink_bps for peer in result.plan.peers) / 8.0 * duration
+    return {
+        "bytes_total": float(result.bytes_up.sum()),
+        "bytes_boundary": result.bytes_boundary,
+        "bytes_merge": result.bytes_merge,
+        "bytes_storage_read": result.bytes_storage_read,
+        "mean_uplink_utilisation": float(result.bytes_up.sum()) / capacity,
+    }
+
+
+def _churn(result: RunResult, by_cause: Any) -> Summary:
+    return {
+        "departures": sum(mark.kind == "down" for mark in result.marks),
+        "down_gpu_s": float(by_cause[CAUSES.index("down")]),
+        "benched_gpu_s": float(by_cause[CAUSES.index("benched")]),
+    }

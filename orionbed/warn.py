@@ -1,0 +1,104 @@
+"""Warnings: check this before trusting the numbers."""
+
+from typing import Any
+
+from orionbed.results import RunResult
+
+MIN_HOURS_FOR_PEAK = 1.0
+PARTIAL_SHARE = 0.01
+DROPPED_SHARE = 0.02
+WINDOW_SHARE = 0.05
+
+
+def warning(code: str, message: str, advice: str) -> dict[str, str]:
+    """Return one warning."""
+    return {"code": code, "message": message, "advice": advice}
+
+
+def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool) -> list[dict[str, str]]:  # noqa: FBT001
+    """Return what a reader should check before trusting this run's numbers."""
+    found = []
+    plan = result.plan
+    if not plan.fits:
+        worst = max(plan.stages, key=lambda stage: stage.memory.total_bytes)
+        found.append(
+            warning(
+                "memory",
+                f"stage {worst.index} needs {worst.memory.total_bytes / 1e9:.1f} GB and does not fit the "
+                f"{plan.gpu.memory / 1e9:.0f} GB of {plan.gpu.name}",
+                "use more stages, fewer bytes per parameter, full recompute or a smaller micro-batch",
+            )
+        )
+    if not baseline_fits:
+        found.append(
+            warning(
+                "datacenter-memory",
+                "the datacenter baseline would not fit the same GPUs: without full recompute every micro-batch in "
+                "flight keeps its activations",
+                "read its speed as that of a datacenter with memory to spare, or set datacenter.recompute: full",
+            )
+        )
+    found += _about_length(result, summary)
+    found += _about_microbatches(summary)
+    window = next(row["fraction"] for row in summary["waterfall"] if row["cause"] == "window")
+    if window > WINDOW_SHARE:
+        found.append(
+            warning(
+                "window",
+                f"{window:.1%} of all GPU-seconds wait because the in-flight window is full",
+                "raise pipeline.schedule.window if memory allows, or shorten the round trip of a micro-batch",
+            )
+        )
+    egress = summary["cost"]
+    if egress["egress_usd"] == 0.0 and egress["egress_usd_at_list_price"] > 0.1 * egress["gpu_usd"]:
+        found.append(
+            warning(
+                "egress-free",
+                f"traffic is taken as free of charge; at the list price of large clouds it would cost "
+                f"${egress['egress_usd_at_list_price']:,.0f} beside ${egress['gpu_usd']:,.0f} for the GPUs",
+                "set cost.egress_per_gb to what the peers' hosts charge",
+            )
+        )
+    return found
+
+
+def _about_length(result: RunResult, summary: dict[str, Any]) -> list[dict[str, str]]:
+    window_s = result.plan.scenario.run.peak_window
+    if summary["mfu"]["peak_window_s"] < window_s - 1.0:
+        return [
+            warning(
+                "short-run",
+                f"the run lasted {result.duration_s / 3600.0:.2f} h, less than the {window_s / 3600.0:.1f} h over "
+                "which the peak is defined: its peak is its average",
+                "simulate longer, or set run.peak_window",
+            )
+        ]
+    return []
+
+
+def _about_microbatches(summary: dict[str, Any]) -> list[dict[str, str]]:
+    counts = summary["microbatches"]
+    created = max(1, counts["created"])
+    found = []
+    if counts["applied"] == 0:
+        found.append(
+            warning("nothing-applied", "no micro-batch was completed", "simulate longer: run.duration or run.tokens")
+        )
+    if counts["dropped"] / created > DROPPED_SHARE:
+        found.append(
+            warning(
+                "dropped",
+                f"{counts['dropped'] / created:.1%} of all micro-batches were dropped",
+                "see the ledger for the reasons; merges flush what is in flight, crashes lose what a peer holds",
+            )
+        )
+    if counts["partially_applied"] / created > PARTIAL_SHARE:
+        found.append(
+            warning(
+                "partially-applied",
+                f"{counts['partially_applied'] / created:.1%} of all micro-batches were used by later stages but never "
+                "by earlier ones",
+                "the asynchronous schedule allows this; it mixes gradients of different batches",
+            )
+        )
+    return found

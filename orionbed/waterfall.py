@@ -1,0 +1,114 @@
+"""Where every GPU-second of a run went: each belongs to exactly one cause, and the parts add up to the whole."""
+
+import numpy as np
+
+from orionbed import tracing
+from orionbed.compute import Cost
+from orionbed.plan import Plan
+from orionbed.results import Floats, RunResult
+from orionbed.schedule.actions import Kind
+from orionbed.tracing import CAUSES
+
+# Idle time that a stage with less work than the fullest one has in any case may sit in any of these.
+_IDLE = (tracing.CAUSE_UPSTREAM, tracing.CAUSE_WINDOW, tracing.CAUSE_TRANSFER)
+_TOLERANCE = 1e-9
+
+
+class WaterfallError(Exception):
+    """The parts do not add up to the GPU-seconds of the run."""
+
+
+def gpu_seconds(result: RunResult) -> Floats:
+    """Return the seconds of each peer by cause, shape (peers, causes).
+
+    Raises:
+        WaterfallError: a peer's parts differ from the run's duration by more than 1e-9 of it.
+
+    """
+    seconds = result.other_s.copy()
+    for kind in result.work_s:
+        _add_work(seconds, result, kind)
+    _split_off_imbalance(seconds, result)
+    total = seconds.sum()
+    expected = result.duration_s * len(result.plan.peers)
+    if abs(total - expected) > _TOLERANCE * expected:
+        raise WaterfallError(f"the parts sum to {total!r} GPU-seconds, the run has {expected!r}")
+    return seconds
+
+
+def _add_work(seconds: Floats, result: RunResult, kind: Kind) -> None:
+    """Split the seconds of one kind of operation into useful work and its overheads."""
+    plan = result.plan
+    thrown, unfinished = result.thrown_s[kind], result.unfinished_s[kind]
+    applied = result.work_s[kind] - thrown - unfinished
+    seconds[:, tracing.CAUSE_THROWN_AWAY] += thrown
+    seconds[:, tracing.CAUSE_FILL] += unfinished
+    costs = [plan.stages[peer.stage].costs.get(kind, Cost()) for peer in plan.peers]
+    durations = np.array([cost.duration_s for cost in costs])
+
+    def part(name: str) -> Floats:
+        share = np.array([getattr(cost, name) for cost in costs]) / np.where(durations > 0.0, durations, 1.0)
+        return applied * share
+
+    useful = _useful_seconds(result, kind, applied)
+    seconds[:, tracing.CAUSE_USEFUL] += useful
+    seconds[:, tracing.CAUSE_KERNEL] += part("model_s") - useful
+    seconds[:, tracing.CAUSE_RECOMPUTE] += part("recompute_s")
+    seconds[:, tracing.CAUSE_BOUNDARY] += part("boundary_s")
+    seconds[:, tracing.CAUSE_OPTIMIZER] += part("optimizer_s")
+
+
+def _useful_seconds(result: RunResult, kind: Kind, applied_s: Floats) -> Floats:
+    """Seconds the credited FLOPs would take at peak, shared among the peers of a stage by the work they did."""
+    plan = result.plan
+    useful = np.zeros(len(plan.peers))
+    done = applied_s * np.array([peer.speed for peer in plan.peers])
+    stages = np.array([peer.stage for peer in plan.peers])
+    for stage in plan.stages:
+        members = stages == stage.index
+        credited_s = result.ledger.applied * stage.useful_flops.get(kind, 0.0) / plan.gpu.peak
+        total = done[members].sum()
+        if total > 0.0:
+            useful[members] = credited_s * done[members] / total
+    return useful
+
+
+def busy_s_per_microbatch(plan: Plan) -> Floats:
+    """Seconds one micro-batch keeps each stage busy, with its share of optimizer steps, shape (stages,)."""
+    schedule = plan.scenario.pipeline.schedule
+    every = schedule.local_step_every if schedule.kind == "queue" else schedule.microbatches
+    return np.array([stage.microbatch_s + stage.costs["STEP"].duration_s / every for stage in plan.stages])
+
+
+def _split_off_imbalance(seconds: Floats, result: RunResult) -> None:
+    """Call idle time imbalance as far as the stage had less to do than the fullest stage would have had."""
+    plan = result.plan
+    busy = busy_s_per_microbatch(plan)
+    stages = np.array([peer.stage for peer in plan.peers])
+    columns = list(_IDLE)
+    for stage in range(plan.num_stages):
+        members = np.flatnonzero(stages == stage)
+        structural = float(result.num_done["B"][members].sum()) * (busy.max() - busy[stage])
+        idle = seconds[np.ix_(members, columns)]
+        total = float(idle.sum())
+        if total <= 0.0 or structural <= 0.0:
+            continue
+        moved = idle * min(1.0, structural / total)
+        seconds[np.ix_(members, columns)] = idle - moved
+        seconds[members, tracing.CAUSE_IMBALANCE] += moved.sum(axis=1)
+
+
+def waterfall(seconds: Floats) -> list[dict[str, object]]:
+    """Return the summary's `waterfall` block from GPU-seconds by peer and cause, in the order of `CAUSES`."""
+    total = float(seconds.sum())
+    by_cause = seconds.sum(axis=0)
+    return [
+        {
+            "cause": name,
+            "label": tracing.CAUSE_LABELS[name],
+            "fraction": float(by_cause[code]) / total,
+            "gpu_s": float(by_cause[code]),
+        }
+        for code, name in enumerate(CAUSES)
+        if name != "none"
+    ]

@@ -1,0 +1,157 @@
+"""MFU and tokens per second over the run, with merges, absent peers and the best window marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.figures.drawing import Plot, look, new_figure, quiet
+from reports.formatting import duration, percent
+from reports.palette import BLUE, CAUSE_COLOURS, GREEN, INK, MUTED, SKY
+from reports.run_folder import Run, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MAX_POINTS: Final = 1500
+_HOUR_S: Final = 3600.0
+
+
+def rolling_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the mean over `width` neighbours, centred, over fewer at the ends; NaN is skipped."""
+    width = max(1, min(width, len(values)))
+    present = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(present, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(present)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - width // 2, 0), np.minimum(index - width // 2 + width, len(values))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: NDArray[np.float64] = (sums[high] - sums[low]) / (counts[high] - counts[low])
+    return mean
+
+
+def draw(run: Run) -> Plot | None:
+    """Draw the run's minutes, or return None when there are none."""
+    timeline = run.table("timeline")
+    if timeline is None or len(timeline) < 2:
+        return None
+    time, mfu = timeline.numbers("t_s"), timeline.numbers("mfu")
+    tokens, peers = timeline.numbers("tokens"), timeline.numbers("peers_up")
+    step = float(np.median(np.diff(time)))
+    smooth_s = _smoothing(time[-1] - time[0])
+    smooth = rolling_mean(mfu, round(smooth_s / step))
+    with look():
+        from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
+
+        figure = new_figure(3.5)
+        axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+        t, points = _thinned(time / _HOUR_S, mfu)
+        axes.plot(t, points, color=SKY, linewidth=0.6, alpha=0.75)
+        axes.plot(time / _HOUR_S, smooth, color=BLUE, linewidth=1.8)
+        handles: list[Any] = [Line2D([], [], color=SKY), Line2D([], [], color=BLUE, linewidth=1.8)]
+        labels = [f"every {duration(step)}", f"mean over {duration(smooth_s)}"]
+        merges = _spans(run.table("marks"), ("merge",))
+        for start, end in merges:
+            axes.axvspan(start / _HOUR_S, end / _HOUR_S, color=GREEN, alpha=0.22, linewidth=0)
+        if merges:
+            handles.append(Patch(color=GREEN, alpha=0.22))
+            labels.append("merge")
+        _mark_peak(run, axes)
+        _top = np.nanmax(points) if np.isfinite(points).any() else 1.0
+        axes.set_ylim(0, max(float(_top) * 1.12, 0.01))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f} %")
+        axes.set_ylabel("MFU")
+        quiet(axes, grid="y")
+        _tokens_axis(axes, mfu, tokens, step)
+        _peers_strip(run, strip, time, peers)
+        axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=3)
+    columns = ("t_s", "tokens_per_s", "mfu", f"mfu_mean_{smooth_s:.0f}s", "peers_up", "phase")
+    rows = list(
+        zip(time, tokens / step, mfu, np.round(smooth, 6), peers.astype(object), timeline.text("phase"), strict=True)
+    )
+    return Plot("timeline", "The run over time", _reading(run, smooth_s, smooth, time), figure, columns, rows)
+
+
+def _smoothing(length_s: float) -> float:
+    """Return the width of the mean: an hour, in short runs a tenth of the run in whole minutes."""
+    return _HOUR_S if length_s >= 6 * _HOUR_S else max(60.0, round(length_s / 600) * 60.0)
+
+
+def _thinned(time: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return at most `_MAX_POINTS` points: means of equal groups of neighbours."""
+    group = -(-len(values) // _MAX_POINTS)
+    if group == 1:
+        return time, values
+    whole = len(values) // group * group
+    means = values[:whole].reshape(-1, group).mean(axis=1)
+    return time[:whole].reshape(-1, group).mean(axis=1), means
+
+
+def _spans(marks: Table | None, kinds: Iterable[str]) -> list[tuple[float, float]]:
+    if marks is None:
+        return []
+    columns = zip(marks.text("kind"), marks.numbers("t_s"), marks.numbers("end_s"), strict=True)
+    return [(float(start), float(end)) for kind, start, end in columns if kind in kinds and end >= start]
+
+
+def _mark_peak(run: Run, axes: Axes) -> None:
+    start, length, peak = (run.number(f"mfu.{key}") for key in ("peak_start_s", "peak_window_s", "peak_sustained"))
+    if start is None or length is None or peak is None:
+        return
+    left, right = start / _HOUR_S, (start + length) / _HOUR_S
+    axes.axvspan(left, right, color=BLUE, alpha=0.07, linewidth=0)
+    axes.hlines(peak, left, right, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    text = f"best {duration(length)}: {percent(peak)}"
+    axes.annotate(
+        text, ((left + right) / 2, 0.03), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=INK
+    )
+
+
+def _tokens_axis(axes: Axes, mfu: NDArray[np.float64], tokens: NDArray[np.float64], step: float) -> None:
+    """Tokens/s is MFU times a constant: one curve, two scales."""
+    total = float(np.nansum(mfu))
+    if total <= 0:
+        return
+    factor = float(np.nansum(tokens)) / step / total
+    scale = axes.secondary_yaxis(
+        "right", functions=(lambda v: np.asarray(v) * factor, lambda v: np.asarray(v) / factor)
+    )
+    scale.set_ylabel("tokens/s")
+    scale.spines["right"].set_visible(False)
+    scale.tick_params(length=0)
+    scale.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def _peers_strip(run: Run, axes: Axes, time: NDArray[np.float64], peers: NDArray[np.float64]) -> None:
+    total = run.number("layout.num_peers") or (float(np.nanmax(peers)) if np.isfinite(peers).any() else 1.0)
+    absent = np.clip(total - peers, 0, None)
+    axes.fill_between(time / _HOUR_S, 0, absent, step="mid", color=CAUSE_COLOURS["down"], linewidth=0)
+    most = float(np.nanmax(absent)) if np.isfinite(absent).any() else 0.0
+    axes.set_ylim(0, max(most, 1.0) * 1.1)
+    axes.set_yticks([0, max(1, round(most))])
+    axes.set_ylabel("peers\nabsent", rotation=0, ha="right", va="center")
+    axes.set_xlabel("hours since the start")
+    axes.set_xlim(time[0] / _HOUR_S, time[-1] / _HOUR_S)
+    if most == 0:
+        axes.annotate("none", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=MUTED)
+    quiet(axes)
+
+
+def _reading(run: Run, smooth_s: float, smooth: NDArray[np.float64], time: NDArray[np.float64]) -> str:
+    text = f"The heavy line is the mean over {duration(smooth_s)}"
+    if _spans(run.table("marks"), ("merge",)):
+        text += ", green bands are merges"
+    half = max(1, round(smooth_s / 2 / float(np.median(np.diff(time)))))
+    inner = smooth[half:-half] if len(smooth) > 4 * half else smooth
+    if np.isfinite(inner).any():
+        low, high = float(np.nanmin(inner)), float(np.nanmax(inner))
+        at = float(time[np.flatnonzero(smooth == low)[0]]) / _HOUR_S
+        text += f"; it moves between {percent(low)} (near hour {at:.1f}) and {percent(high)}"
+    down = _spans(run.table("marks"), ("down",))
+    if down:
+        text += f", and peers went away {len(down)} {'time' if len(down) == 1 else 'times'}"
+    return text + "."

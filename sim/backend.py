@@ -1,0 +1,198 @@
+"""Run a plan on the simulator."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import Any
+
+import numpy as np
+import simpy
+from simpy.core import StopSimulation
+
+from orionbed import tracing
+from orionbed.plan import Plan
+from orionbed.results import Epoch, Floats, RunResult
+from orionbed.schedule.actions import KINDS, Kind
+from orionbed.streams import Streams
+from sim.churn import Churn
+from sim.clock import Clock
+from sim.engine import Engine
+from sim.merging import Merging, _succeed
+from sim.peer import SimPeer
+from sim.wiring import make_network
+
+PROGRESS_EVERY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has got."""
+
+    now_s: float
+    applied: int
+    target: int | None
+
+
+class _Run:
+    """One run from start-up to its last micro-batch."""
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.streams = Streams(seed)
+        self.clock = Clock()
+        self.network = make_network(plan, self.clock, self.streams)
+        self.engine = Engine(plan, self.clock, self.network, self.streams)
+        merge, churn = plan.scenario.merge, plan.scenario.churn
+        self.merging = None if isinstance(merge, str) else Merging(self.engine, merge)
+        self.churn = None if isinstance(churn, str) else Churn(self.engine, self.merging)
+        self.epochs: list[Epoch] = []
+        self.startup_s = 0.0
+        self.startup_read_bytes = 0.0
+        self.done = False
+        self._epoch_started_s = 0.0
+        self._training_end_s = 0.0
+        self._counted = (0, 0)
+
+    def life(self, max_epochs: int | None) -> Generator[simpy.Event, Any, None]:
+        """Start up, then train and merge in turn for ever; the clock stops it."""
+        yield from self._start_up()
+        merge = self.plan.scenario.merge
+        ready = [peer for peer in self.engine.peers if peer.status == "startup"]
+        while True:
+            self._begin_epoch(ready)
+            yield self.clock.timeout(inf if isinstance(merge, str) else merge.every)
+            self._training_end_s = self.clock.now
+            self.engine.in_training = False
+            self.engine.end_training()
+            assert self.merging is not None
+            ready = yield from self.merging.run()
+            self._end_epoch(self._training_end_s)
+            if len(self.epochs) == max_epochs:
+                self.done = True
+                raise StopSimulation(None)
+
+    def _start_up(self) -> Generator[simpy.Event, Any, None]:
+        """Every peer fetches its stage's first weights; then the scenario's own start-up time passes."""
+        fetched = []
+        for peer in self.engine.peers:
+            event = self.clock.event()
+            weight_bytes = float(self.plan.stages[peer.stage].weight_bytes)
+            self.network.from_storage(peer.index, weight_bytes, _succeed, event)
+            self.startup_read_bytes += weight_bytes
+            fetched.append(event)
+        yield self.clock.all_of(fetched)
+        yield self.clock.timeout(self.plan.scenario.run.startup)
+        self.startup_s = self.clock.now
+        self.engine.start_broadcasts()
+        if self.churn is not None and not isinstance(self.plan.scenario.churn, str):
+            self.churn.start(self.plan.scenario.churn)
+
+    def _begin_epoch(self, ready: list[SimPeer]) -> None:
+        self._epoch_started_s = self.clock.now
+        self.engine.epoch = len(self.epochs)
+        self.engine.in_training = True
+        for peer in ready:
+            self.engine.start_training(peer)
+
+    def _end_epoch(self, training_end_s: float) -> None:
+        ledger = self.engine.ledger
+        applied, dropped = ledger.applied, ledger.dropped
+        self.epochs.append(
+            Epoch(
+                len(self.epochs),
+                self._epoch_started_s,
+                training_end_s,
+                self.clock.now,
+                applied - self._counted[0],
+                dropped - self._counted[1],
+            )
+        )
+        self._counted = (applied, dropped)
+        self._epoch_started_s = self.clock.now
+
+    def go(self, progress: Callable[[Progress], None] | None, max_epochs: int | None) -> None:
+        """Run to the target, or until `max_epochs` merges are over."""
+        run = self.plan.scenario.run
+        target = None if run.tokens is None else ceil(run.tokens / self.plan.tokens_per_microbatch)
+        self.engine.target_applied = target
+        end_s = inf if run.duration is None else run.duration
+        self.clock.process(self.life(max_epochs))
+        self._record_window()
+        while not self.done and self.clock.now < end_s and (target is None or self.engine.ledger.applied < target):
+            self.clock.run_to(min(end_s, self.clock.now + PROGRESS_EVERY_S))
+            if progress is not None:
+                progress(Progress(self.clock.now, self.engine.ledger.applied, target))
+        self.engine.close()
+        if self.engine.in_training:
+            self._end_epoch(self.clock.now)
+        elif self.startup_s and not self.done:  # the run ended within a merge
+            self._end_epoch(self._training_end_s)
+
+    def _record_window(self) -> None:
+        run = self.plan.scenario.run
+        if run.trace == "summary":
+            return
+        self.engine.recorder = tracing.TraceRecorder([peer.name for peer in self.plan.peers])
+        if run.trace == "full":
+            self.engine.recording = True
+            return
+        self.clock.call_at(run.trace_from, self._set_recording, arg=True)
+        self.clock.call_at(run.trace_from + run.trace_for, self._set_recording, arg=False)
+
+    def _set_recording(self, recording: bool) -> None:  # noqa: FBT001  (a clock callback takes its argument plainly)
+        self.engine.recording = recording
+
+
+def run(
+    plan: Plan,
+    *,
+    seed: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    max_epochs: int | None = None,
+) -> RunResult:
+    """Simulate `plan` to its number of tokens, its duration, or `max_epochs` merges, whichever comes first.
+
+    `progress` is called about every ten simulated minutes.
+    """
+    started = time.perf_counter()
+    the_run = _Run(plan, plan.scenario.run.seed if seed is None else seed)
+    the_run.go(progress, max_epochs)
+    the_run.engine.ledger.check()
+    return _result(the_run, time.perf_counter() - started)
+
+
+def _result(run: _Run, wall_s: float) -> RunResult:
+    engine, peers = run.engine, run.engine.peers
+    unfinished: dict[Kind, Floats] = {kind: np.zeros(len(peers)) for kind in KINDS}
+    for record in engine.ledger.open.values():
+        for index, kind, seconds in record.spent:
+            unfinished[kind][index] += seconds
+    merging = run.merging
+    return RunResult(
+        plan=run.plan,
+        backend="sim",
+        seed=run.seed,
+        duration_s=run.clock.now,
+        startup_s=min(run.startup_s or run.clock.now, run.clock.now),
+        applied_s=np.frombuffer(engine.applied_s, dtype=np.float64),
+        ledger=engine.ledger,
+        epochs=run.epochs,
+        marks=sorted(engine.marks, key=lambda mark: (mark.start_s, mark.peer)),
+        work_s={kind: np.array([p.work_s[kind] for p in peers]) for kind in KINDS},
+        num_done={kind: np.array([p.num_done[kind] for p in peers], dtype=np.int64) for kind in KINDS},
+        thrown_s={kind: np.array([p.thrown_s[kind] for p in peers]) for kind in KINDS},
+        unfinished_s=unfinished,
+        other_s=np.array([p.cause_s for p in peers]),
+        bytes_up=np.array(run.network.bytes_up, dtype=np.float64),
+        bytes_down=np.array(run.network.bytes_down, dtype=np.float64),
+        bytes_boundary=engine.bytes_boundary,
+        bytes_merge=0.0 if merging is None else merging.bytes_moved,
+        bytes_merge_read=0.0 if merging is None else merging.bytes_read,
+        bytes_storage_read=run.startup_read_bytes + (0.0 if merging is None else merging.bytes_read),
+        merges_missed=0 if merging is None else merging.num_missed,
+        trace=None if engine.recorder is None else engine.recorder.table(),
+        events=run.clock.events,
+        wall_s=wall_s,
+    )

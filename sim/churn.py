@@ -1,0 +1,72 @@
+"""Peers that leave and come back: one SimPy process per peer, each with a random stream of its own."""
+
+from typing import Protocol
+
+from orionbed import tracing
+from orionbed.results import Mark
+from orionbed.scenario import Distribution
+from sim.engine import Engine
+from sim.merging import Merging, Process, _succeed
+from sim.peer import SimPeer
+
+
+class ChurnBlock(Protocol):
+    """The scenario's `churn` block: seconds a peer stays up, and seconds it stays down."""
+
+    @property
+    def up(self) -> Distribution: ...
+    @property
+    def down(self) -> Distribution: ...
+
+
+class Churn:
+    """Takes peers away and brings them back, benched until the next epoch (or, without merges, until they are ready)."""
+
+    def __init__(self, engine: Engine, merging: Merging | None) -> None:
+        self._engine = engine
+        self._merging = merging
+        self.num_departures = 0
+
+    def start(self, block: ChurnBlock) -> None:
+        """Start every peer's life."""
+        for peer in self._engine.peers:
+            self._engine.clock.process(self._life(peer, block))
+
+    def _life(self, peer: SimPeer, block: ChurnBlock) -> Process:
+        clock = self._engine.clock
+        random = self._engine.streams.get(f"churn/{peer.index}")
+        while True:
+            yield clock.timeout(float(block.up.sample(random, 1)[0]))
+            left_s = clock.now
+            self._leave(peer)
+            yield clock.timeout(float(block.down.sample(random, 1)[0]))
+            peer.charge(tracing.CAUSE_DOWN, clock.now)
+            peer.status = "benched"
+            self._engine.marks.append(Mark(left_s, clock.now, "down", peer.index))
+            if self._merging is None:
+                clock.process(self._rejoin(peer))
+
+    def _leave(self, peer: SimPeer) -> None:
+        engine = self._engine
+        self.num_departures += 1
+        if peer.status == "training":
+            engine.crash(peer)
+        else:
+            engine.network.cancel_peer(peer.index)
+            if peer.status != "down":
+                peer.charge(engine.cause_of(peer), engine.clock.now)
+            peer.status = "down"
+        if self._merging is not None:
+            self._merging.lost(peer)
+
+    def _rejoin(self, peer: SimPeer) -> Process:
+        """Fetch the stage's weights and go on, when there are no merges to wait for."""
+        engine = self._engine
+        fetched = engine.clock.event()
+        weight_bytes = float(engine.plan.stages[peer.stage].weight_bytes)
+        engine.network.from_storage(peer.index, weight_bytes, _succeed, fetched)
+        yield fetched
+        if peer.status == "benched":
+            engine.start_training(peer)
+            if not engine.is_queue_driven:
+                engine.restart_replica(peer)

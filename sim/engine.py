@@ -1,0 +1,437 @@
+"""The training phase: peers act, messages travel, micro-batches complete. All of it plain callbacks.
+
+This is the simulator's innermost loop. One operation costs one clock event, one message one more.
+"""
+
+from array import array
+from math import ceil
+
+from simpy.core import StopSimulation
+
+from orionbed import tracing
+from orionbed.ledger import Ledger, MicrobatchRecord
+from orionbed.plan import Plan
+from orionbed.results import Mark
+from orionbed.schedule.actions import Action
+from orionbed.schedule.policy import Waiting
+from orionbed.schedule.queue_driven import QueueDrivenPolicy
+from orionbed.schedule.routers import StageView
+from orionbed.streams import Block, Streams
+from sim.clock import Clock
+from sim.network import Network, Transfer
+from sim.peer import SimPeer, Status
+from sim.peers import make_peers
+
+# kind, micro-batch (the policy's number), sender, receiver, sent at
+Message = tuple[str, int, SimPeer, SimPeer, float]
+
+_TRACE_KIND = {
+    "F": tracing.KIND_F,
+    "B": tracing.KIND_B,
+    "I": tracing.KIND_I,
+    "W": tracing.KIND_W,
+    "STEP": tracing.KIND_STEP,
+}
+_CAUSE_OF_STATUS: dict[Status, int] = {
+    "startup": tracing.CAUSE_STARTUP,
+    "training": tracing.CAUSE_FILL,
+    "merging": tracing.CAUSE_MERGE_WAIT,
+    "down": tracing.CAUSE_DOWN,
+    "benched": tracing.CAUSE_BENCHED,
+}
+
+
+class Engine:
+    """Peers, network and ledger of one run, and what happens between them while training."""
+
+    def __init__(self, plan: Plan, clock: Clock, network: Network, streams: Streams) -> None:
+        self.plan = plan
+        self.clock = clock
+        self.network = network
+        self.streams = streams
+        self.ledger = Ledger(plan.num_stages)
+        self.applied_s = array("d")
+        self.target_applied: int | None = None
+        self.epoch = 0
+        self.in_training = False
+        self.marks: list[Mark] = []
+        self.bytes_boundary = 0.0
+        self.recorder: tracing.TraceRecorder | None = None
+        self.recording = False
+        self.views = [
+            StageView(
+                [p.index for p in plan.peers if p.stage == s],
+                [p.speed for p in plan.peers if p.stage == s],
+                getattr(plan.scenario.pipeline.schedule, "window", 1),
+            )
+            for s in range(plan.num_stages)
+        ]
+        self.peers = make_peers(plan, streams, self._source)
+        self._set_up_schedule()
+        self._num_blocked_sources = 0
+        self._jitter = Block(streams.get("jitter").standard_normal).take if plan.scenario.peers.jitter else None
+        self._jitter_sd = plan.scenario.peers.jitter
+        self._boundary_bytes = float(plan.boundary_bytes)
+        self._last_stage = plan.num_stages - 1
+
+    def _set_up_schedule(self) -> None:
+        schedule = self.plan.scenario.pipeline.schedule
+        self.is_queue_driven = schedule.kind == "queue"
+        if schedule.kind == "queue":
+            self._poll_loop_s, self._poll_empty_s = schedule.poll_loop, schedule.poll_empty
+            self._poll_full_s, self._cache_ttl_s = schedule.poll_full, schedule.cache_ttl
+            self._connect_timeout_s, self._attempts = schedule.connect_timeout, schedule.attempts
+            self._status_every_s = schedule.status_every
+        else:
+            self._poll_loop_s = self._poll_empty_s = self._poll_full_s = 0.0
+            self._cache_ttl_s = self._connect_timeout_s = self._status_every_s = 0.0
+            self._attempts = 1
+
+    def _source(self) -> int:
+        return self.ledger.create(self.clock.now)
+
+    # ---------------------------------------------------------------- training phase
+
+    def start_training(self, peer: SimPeer) -> None:
+        """Let `peer` join the training phase that is under way."""
+        peer.charge(_CAUSE_OF_STATUS[peer.status], self.clock.now)
+        peer.status = "training"
+        peer.waiting_for_first = True
+        self._look(peer, self.clock.now, 0.0)
+        if self.is_queue_driven:
+            self.views[peer.stage].update(peer.replica, self._free(peer), 0)
+
+    def start_broadcasts(self) -> None:
+        """Start every peer's periodic status broadcast, each at its own phase."""
+        if not self.is_queue_driven:
+            return
+        phases = self.streams.get("broadcast").uniform(0.0, self._status_every_s, len(self.peers))
+        for peer, phase in zip(self.peers, phases, strict=True):
+            if peer.stage > 0:
+                self.clock.call_in(float(phase), self._broadcast, peer)
+
+    def _broadcast(self, peer: SimPeer) -> None:
+        if peer.status == "training":
+            policy = peer.policy
+            assert isinstance(policy, QueueDrivenPolicy)
+            self.views[peer.stage].update(peer.replica, policy.num_free, policy.num_queued)
+        elif peer.status in {"down", "benched"}:
+            self.views[peer.stage].drop(peer.replica)
+        self.clock.call_in(self._status_every_s, self._broadcast, peer)
+
+    def _free(self, peer: SimPeer) -> int:
+        return peer.policy.num_free if isinstance(peer.policy, QueueDrivenPolicy) else 1
+
+    def _look(self, peer: SimPeer, now: float, gap_s: float) -> None:
+        """Start the peer's next operation `gap_s` from now, or let it idle."""
+        action = peer.policy.next_action()
+        if action is not None:
+            self._begin(peer, action, now + gap_s)
+            return
+        peer.idle = True
+        peer.ready_s = -1.0
+        by_window = peer.policy.waiting is Waiting.WINDOW
+        peer.idle_by_window = by_window
+        peer.poll_s = self._poll_full_s if by_window else self._poll_empty_s
+        if peer.stage == 0:
+            if by_window:
+                peer.is_blocked_source = True
+                self._num_blocked_sources += 1
+        else:
+            # How much of the pipeline's entrance is shut by the window when this peer runs dry.
+            peer.blocked_share = self._num_blocked_sources / self.plan.num_replicas
+
+    def _begin(self, peer: SimPeer, action: Action, start_s: float) -> None:
+        if peer.idle:
+            self._charge_idle(peer, start_s)
+        kind = action.kind
+        if peer.numbering is not None and kind == "F" and peer.stage == 0:
+            peer.numbering[action.microbatch] = self.ledger.create(self.clock.now)
+        duration = peer.durations[kind]
+        if self._jitter is not None:
+            duration *= max(0.05, 1.0 + self._jitter_sd * self._jitter())
+        peer.waiting_for_first = False
+        peer.action = action
+        peer.action_s = start_s
+        peer.running = self.clock.call_at(start_s + duration, self._finish, peer)
+
+    def _charge_idle(self, peer: SimPeer, until_s: float) -> None:
+        """Split the idle time that ends at `until_s` between its causes."""
+        peer.idle = False
+        if peer.is_blocked_source:
+            peer.is_blocked_source = False
+            self._num_blocked_sources -= 1
+        started_s = peer.accounted_s
+        ready_s = peer.ready_s if peer.ready_s >= 0.0 else until_s
+        cause_s = peer.cause_s
+        cause_s[tracing.CAUSE_POLLING] += until_s - ready_s
+        if peer.waiting_for_first:
+            cause = tracing.CAUSE_FILL
+            cause_s[cause] += ready_s - started_s
+        elif peer.idle_by_window:
+            cause = tracing.CAUSE_WINDOW
+            cause_s[cause] += ready_s - started_s
+        else:
+            sent_s = min(ready_s, max(started_s, peer.ready_sent_s)) if peer.ready_s >= 0.0 else ready_s
+            by_window = (sent_s - started_s) * peer.blocked_share
+            cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s
+            cause_s[tracing.CAUSE_WINDOW] += by_window
+            cause_s[tracing.CAUSE_UPSTREAM] += sent_s - started_s - by_window
+            cause = tracing.CAUSE_TRANSFER if ready_s - sent_s > sent_s - started_s else tracing.CAUSE_UPSTREAM
+            if cause == tracing.CAUSE_UPSTREAM and peer.blocked_share > 0.5:
+                cause = tracing.CAUSE_WINDOW
+        peer.accounted_s = until_s
+        if self.recording and until_s > started_s:
+            self._record(peer, tracing.KIND_IDLE, -1, started_s, until_s, cause)
+
+    # ---------------------------------------------------------------- operations end
+
+    def _finish(self, peer: SimPeer) -> None:
+        now = self.clock.now
+        action = peer.action
+        assert action is not None
+        kind = action.kind
+        duration = now - peer.action_s
+        if peer.action_s > peer.accounted_s:
+            peer.cause_s[tracing.CAUSE_POLLING] += peer.action_s - peer.accounted_s
+        peer.accounted_s = now
+        peer.work_s[kind] += duration
+        peer.num_done[kind] += 1
+        peer.running = None
+        if self.recording:
+            self._record(peer, _TRACE_KIND[kind], action.microbatch, peer.action_s, now, tracing.CAUSE_NONE)
+        peer.policy.on_finished(action)
+        if kind != "STEP":
+            number = action.microbatch
+            record = self.ledger.open[number if peer.numbering is None else peer.numbering[number]]
+            record.spent.append((peer.index, kind, duration))
+            if kind == "F":
+                if peer.stage < self._last_stage:
+                    record.slots.append((peer.index, now))
+                    self._send_forward(peer, number, record)
+            else:
+                self._send_backward(peer, action, record)
+        self._look(peer, now, self._poll_loop_s)
+
+    def _send_forward(self, peer: SimPeer, number: int, record: MicrobatchRecord) -> None:
+        target = peer.policy.route(Action("F", peer.stage, number), self.views[peer.stage + 1])
+        if target is None or self.peers[target].status != "training":
+            # Nobody answers: the attempt costs a connection timeout.
+            record.attempts += 1
+            self.clock.call_in(self._connect_timeout_s, self._resend, (peer, number))
+            return
+        self._send("F", number, peer, self.peers[target])
+
+    def _resend(self, what: tuple[SimPeer, int]) -> None:
+        peer, number = what
+        record = self.ledger.open.get(self._ledger_number(peer, number))
+        if record is None:
+            return
+        if peer.status != "training" or not peer.policy.holds(number):
+            self.drop(peer, number, "sender lost")
+        elif record.attempts >= self._attempts:
+            self.drop(peer, number, "no peer to send to")
+        else:
+            self._send_forward(peer, number, record)
+
+    def _send_backward(self, peer: SimPeer, action: Action, record: MicrobatchRecord) -> None:
+        number = action.microbatch
+        record.staleness += peer.policy.staleness(number)
+        target = peer.policy.route(action, None)
+        record.num_applied += 1
+        if target is None:
+            self._apply(peer, number)
+        elif self.peers[target].status != "training" or not self.peers[target].policy.holds(number):
+            self.drop(peer, number, "way back lost")
+        else:
+            self._send("B", number, peer, self.peers[target])
+
+    def _apply(self, peer: SimPeer, number: int) -> None:
+        self.ledger.apply(self._ledger_number(peer, number))
+        if peer.numbering is not None:
+            del peer.numbering[number]
+        self.applied_s.append(self.clock.now)
+        if self.ledger.applied == self.target_applied:
+            raise StopSimulation(None)
+
+    def _ledger_number(self, peer: SimPeer, number: int) -> int:
+        return number if peer.numbering is None else peer.numbering.get(number, -1)
+
+    # ---------------------------------------------------------------- messages
+
+    def _send(self, kind: str, number: int, peer: SimPeer, target: SimPeer) -> None:
+        self.bytes_boundary += self._boundary_bytes
+        message = (kind, number, peer, target, self.clock.now)
+        self.network.send(peer.index, target.index, self._boundary_bytes, self._arrive, message)
+
+    def _arrive(self, message: Message) -> None:
+        kind, number, source, peer, sent_s = message
+        now = self.clock.now
+        if self.recording:
+            self._record_message(message, now)
+        if kind == "B" and not peer.policy.holds(number):
+            self.drop(peer, number, "way back lost")
+            return
+        policy = peer.policy
+        policy.on_message(kind, number, source.index)
+        if peer.idle and peer.wake is None and policy.ready():
+            self._wake_soon(peer, now, sent_s)
+
+    def _wake_soon(self, peer: SimPeer, now: float, sent_s: float) -> None:
+        """Start the idle peer at the next tick of its polling."""
+        peer.ready_s = now
+        peer.ready_sent_s = sent_s
+        if peer.poll_s <= 0.0 or peer.waiting_for_first:
+            self._wake(peer)
+            return
+        since = peer.accounted_s
+        at = max(now, since + ceil((now - since) / peer.poll_s) * peer.poll_s)
+        peer.wake = self.clock.call_at(at, self._wake, peer)
+
+    def _wake(self, peer: SimPeer) -> None:
+        peer.wake = None
+        action = peer.policy.next_action()
+        assert action is not None
+        self._begin(peer, action, self.clock.now)
+
+    # ---------------------------------------------------------------- things that go wrong
+
+    def drop(self, peer: SimPeer, number: int, reason: str) -> None:
+        """Give a micro-batch up. The peers that wait for its gradient learn it only when their slot expires."""
+        record = self.ledger.drop(self._ledger_number(peer, number), reason)
+        if record is None:
+            return
+        if peer.numbering is not None:
+            peer.numbering.pop(number, None)
+        self._throw_away(record)
+        now = self.clock.now
+        for index, forwarded_s in record.slots:
+            expires_s = forwarded_s + self._cache_ttl_s * (self.plan.num_stages - self.peers[index].stage)
+            self.clock.call_at(max(now, expires_s), self._expire, (self.peers[index], number))
+
+    def _throw_away(self, record: MicrobatchRecord) -> None:
+        for index, kind, seconds in record.spent:
+            self.peers[index].thrown_s[kind] += seconds  # type: ignore[index]
+
+    def _expire(self, what: tuple[SimPeer, int]) -> None:
+        peer, number = what
+        peer.policy.on_lost(number)
+        if peer.status == "training" and peer.idle and peer.wake is None and peer.policy.ready():
+            self._wake_soon(peer, self.clock.now, self.clock.now)
+
+    def stop_peer(self, peer: SimPeer, reason: str) -> list[Transfer]:
+        """End what `peer` does now: account for it, drop what only it holds; return the transfers cut off."""
+        now = self.clock.now
+        if peer.running is not None:
+            peer.running.cancel()
+            peer.running = None
+            peer.charge(tracing.CAUSE_POLLING, min(now, peer.action_s))
+            peer.charge(tracing.CAUSE_THROWN_AWAY, now)
+            if peer.action is not None and peer.action.kind != "STEP":
+                self.drop(peer, peer.action.microbatch, reason)
+        elif peer.idle:
+            if peer.wake is not None:
+                peer.wake.cancel()
+                peer.wake = None
+            self._charge_idle(peer, now)
+        return self.network.cancel_peer(peer.index)
+
+    def crash(self, peer: SimPeer) -> None:
+        """Take `peer` out of training at once: what it holds is lost, what was on its way to it is sent again."""
+        cut_off = self.stop_peer(peer, "peer lost")
+        peer.status = "down"
+        if not self.is_queue_driven:
+            self._reset_replica(peer)
+            return
+        for number in self._queued(peer):
+            self.drop(peer, number, "peer lost")
+        peer.policy.reset()
+        for transfer in cut_off:
+            kind, number, source, _, _ = transfer.arg
+            if kind == "F" and source is not peer:
+                self.ledger.open[number].attempts += 1
+                self.clock.call_in(self._connect_timeout_s, self._resend, (source, number))
+            else:
+                self.drop(source, number, "peer lost")
+
+    def _queued(self, peer: SimPeer) -> list[int]:
+        """Micro-batches that are nowhere but in this peer's queues."""
+        policy = peer.policy
+        return policy.queued() if isinstance(policy, QueueDrivenPolicy) else []
+
+    def _reset_replica(self, lost: SimPeer) -> None:
+        """A static schedule loses the whole step of a replica with one of its peers."""
+        peers = [p for p in self.peers if p.replica == lost.replica]
+        for peer in peers:
+            if peer.status == "training":
+                self.stop_peer(peer, "peer lost")
+        self.restart_static(peers, "peer lost")
+
+    def restart_static(self, peers: list[SimPeer], reason: str) -> None:
+        """Reset the peers of one replica to the start of one and the same new step."""
+        numbering = peers[0].numbering
+        assert numbering is not None
+        for number in list(numbering):
+            self.drop(peers[0], number, reason)
+        next_step = 1 + max(p.policy.num_steps for p in peers)
+        for peer in peers:
+            peer.policy.reset()
+            peer.policy.num_steps = next_step
+            peer.idle = False
+            peer.action = None
+
+    def end_training(self) -> None:
+        """End the training phase for everybody: queues, caches and messages in flight are flushed."""
+        training = [peer for peer in self.peers if peer.status == "training"]
+        for peer in training:
+            self.stop_peer(peer, "flushed at merge")
+        for number in list(self.ledger.open):
+            record = self.ledger.drop(number, "flushed at merge")
+            if record is not None:
+                self._throw_away(record)
+        for peer in training:
+            peer.policy.reset()
+            peer.idle = False
+            peer.action = None
+            if peer.numbering is not None:
+                peer.numbering.clear()
+        self._align_static()
+
+    def close(self) -> None:
+        """Account for every peer's time up to now. What still runs is unfinished: the pipeline ends filled."""
+        now = self.clock.now
+        for peer in self.peers:
+            if peer.status == "training" and peer.running is not None:
+                peer.charge(tracing.CAUSE_POLLING, min(now, peer.action_s))
+                peer.charge(tracing.CAUSE_FILL, now)
+            elif peer.status == "training" and peer.idle:
+                self._charge_idle(peer, now)
+            else:
+                peer.charge(_CAUSE_OF_STATUS[peer.status], now)
+
+    def _align_static(self) -> None:
+        if not self.is_queue_driven:
+            next_step = 1 + max(p.policy.num_steps for p in self.peers)
+            for peer in self.peers:
+                peer.policy.num_steps = next_step
+
+    # ---------------------------------------------------------------- trace
+
+    def _record(self, peer: SimPeer, kind: int, number: int, start_s: float, end_s: float, cause: int) -> None:
+        assert self.recorder is not None
+        self.recorder.add(
+            self.epoch, peer.replica, peer.stage, peer.index, tracing.LANE_COMPUTE, kind, number, 0,
+            start_s, end_s, 0.0, cause,
+        )  # fmt: skip
+
+    def _record_message(self, message: Message, now: float) -> None:
+        assert self.recorder is not None
+        _, number, source, target, sent_s = message
+        for peer, lane, kind in (
+            (source, tracing.LANE_UP, tracing.KIND_SEND),
+            (target, tracing.LANE_DOWN, tracing.KIND_RECEIVE),
+        ):
+            self.recorder.add(
+                self.epoch, peer.replica, peer.stage, peer.index, lane, kind, number, 0,
+                sent_s, now, self._boundary_bytes, tracing.CAUSE_NONE,
+            )  # fmt: skip

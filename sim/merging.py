@@ -1,0 +1,218 @@
+"""Merges through object storage: upload, merge partitions, download. Rare, so written as SimPy processes.
+
+The butterfly of IOTA's 2026 code: of n peers of a stage, each pair of peers merges the same partitions, so every peer
+handles the share s = min(1, 2/n) of the stage's weights W. Per peer it uploads W (pseudo-gradients), downloads
+n s W (everybody's part of its partitions) and s W (their outer momentum), uploads 2 s W (new weights and momentum) and
+downloads W (the merged weights): 30 GB up and 48 GB down for W = 13 GB and n = 3.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from math import floor
+from typing import Any, Protocol
+
+import simpy
+
+from orionbed import tracing
+from orionbed.results import Mark
+from sim.engine import Engine
+from sim.peer import SimPeer
+
+Process = Generator[simpy.Event, Any, None]
+
+
+class MergeBlock(Protocol):
+    """The scenario's `merge` block."""
+
+    @property
+    def every(self) -> float: ...
+    @property
+    def quorum_relax(self) -> float: ...
+    @property
+    def quorum_every(self) -> float: ...
+    @property
+    def quorum_floor(self) -> float: ...
+    @property
+    def compute(self) -> float: ...
+    @property
+    def timeout(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MergeBytes:
+    """What one peer moves in a merge."""
+
+    gradients_up: float
+    partitions_down: float
+    partitions_up: float
+    weights_down: float
+
+    @property
+    def up(self) -> float:
+        """All bytes uploaded."""
+        return self.gradients_up + self.partitions_up
+
+    @property
+    def down(self) -> float:
+        """All bytes downloaded."""
+        return self.partitions_down + self.weights_down
+
+
+def butterfly_bytes(weight_bytes: float, num_merging: int) -> MergeBytes:
+    """Bytes per peer when `num_merging` peers of a stage merge weights of `weight_bytes`."""
+    share = min(1.0, 2.0 / num_merging)
+    return MergeBytes(
+        gradients_up=weight_bytes,
+        partitions_down=num_merging * share * weight_bytes + share * weight_bytes,
+        partitions_up=2.0 * share * weight_bytes,
+        weights_down=weight_bytes,
+    )
+
+
+class PhaseGate:
+    """Waits until enough peers have finished a phase. The quorum starts at all of them and relaxes with time."""
+
+    def __init__(self, engine: Engine, peers: Iterable[SimPeer]) -> None:
+        self._engine = engine
+        self._pending = {peer.index: peer for peer in peers}
+        self._num_peers = len(self._pending)
+        self._changed = engine.clock.event()
+
+    def finished(self, peer: SimPeer) -> None:
+        """`peer` is through; also called when it is lost and nothing more will come of it."""
+        if self._pending.pop(peer.index, None) is not None:
+            self._changed.succeed()
+            self._changed = self._engine.clock.event()
+
+    @property
+    def late(self) -> list[SimPeer]:
+        """Peers that have not finished."""
+        return list(self._pending.values())
+
+    def wait(self, block: MergeBlock) -> Process:
+        """Wait for the quorum, at most the phase's timeout."""
+        clock = self._engine.clock
+        started_s = clock.now
+        while self._pending and clock.now - started_s < block.timeout:
+            ticks = floor((clock.now - started_s) / block.quorum_every + 1e-9)
+            needed = max(block.quorum_floor, 1.0 - block.quorum_relax * ticks)
+            if (self._num_peers - len(self._pending)) / self._num_peers >= needed - 1e-12:
+                return
+            next_tick = started_s + (ticks + 1) * block.quorum_every
+            yield self._changed | clock.timeout(next_tick - clock.now)
+
+
+class Merging:
+    """Runs merges; counts their bytes and the peers that were too late for them."""
+
+    def __init__(self, engine: Engine, block: MergeBlock) -> None:
+        self._engine = engine
+        self._block = block
+        self._gate: PhaseGate | None = None
+        self.bytes_moved = 0.0
+        self.bytes_read = 0.0
+        self.num_missed = 0
+
+    def lost(self, peer: SimPeer) -> None:
+        """`peer` crashed: the phase under way no longer waits for it."""
+        if self._gate is not None:
+            self._gate.finished(peer)
+
+    def run(self) -> Generator[simpy.Event, Any, list[SimPeer]]:
+        """Merge all peers that are in training; benched ones take the merged weights too.
+
+        Returns the peers that hold the merged weights. Those still downloading join the training when they have them.
+        """
+        started_s = self._engine.clock.now
+        merging = [peer for peer in self._engine.peers if peer.status == "training"]
+        for peer in merging:
+            peer.status = "merging"
+            peer.accounted_s = max(peer.accounted_s, started_s)
+        yield from self._phase(merging, self._upload, "upload")
+        merging = [peer for peer in merging if peer.status == "merging"]
+        yield from self._phase(merging, self._merge_partitions, "partitions")
+        merging = [peer for peer in merging if peer.status == "merging"]
+        joining = [peer for peer in self._engine.peers if peer.status == "benched"]
+        late = yield from self._phase(merging + joining, self._download, "download")
+        self._engine.marks.append(Mark(started_s, self._engine.clock.now, "merge"))
+        return [peer for peer in merging + joining if peer not in late and peer.status in {"merging", "benched"}]
+
+    def _phase(
+        self, peers: list[SimPeer], work: Callable[[SimPeer, PhaseGate], Process], name: str
+    ) -> Generator[simpy.Event, Any, list[SimPeer]]:
+        """Let every peer do its part until enough are through; return the late ones."""
+        clock = self._engine.clock
+        gate = self._gate = PhaseGate(self._engine, peers)
+        for peer in peers:
+            clock.process(work(peer, gate))
+        if peers:
+            yield from gate.wait(self._block)
+        self._gate = None
+        late = gate.late
+        self.num_missed += len(late) if name == "upload" else 0
+        for peer in late:
+            if name != "download":
+                self._engine.network.cancel_peer(peer.index)
+            if peer.status == "merging":
+                peer.charge(tracing.CAUSE_MERGE_TRANSFER, clock.now)
+        for peer in peers:
+            if peer.status == "merging":
+                peer.charge(tracing.CAUSE_MERGE_WAIT, clock.now)
+        return late
+
+    def _num_merging(self, peer: SimPeer) -> int:
+        return sum(p.status == "merging" and p.stage == peer.stage for p in self._engine.peers)
+
+    def _bytes(self, peer: SimPeer) -> MergeBytes:
+        weight_bytes = float(self._engine.plan.stages[peer.stage].weight_bytes)
+        return butterfly_bytes(weight_bytes, max(1, self._num_merging(peer)))
+
+    def _upload(self, peer: SimPeer, gate: PhaseGate) -> Process:
+        yield from self._move(peer, self._bytes(peer).gradients_up, up=True, kind=tracing.KIND_UPLOAD)
+        gate.finished(peer)
+
+    def _merge_partitions(self, peer: SimPeer, gate: PhaseGate) -> Process:
+        amounts = self._bytes(peer)
+        yield from self._move(peer, amounts.partitions_down, up=False, kind=tracing.KIND_DOWNLOAD)
+        if peer.status == "merging" and peer in gate.late:
+            started_s = self._engine.clock.now
+            yield self._engine.clock.timeout(self._block.compute)
+            if peer.status == "merging" and peer in gate.late:
+                peer.charge(tracing.CAUSE_MERGE_COMPUTE, self._engine.clock.now)
+                self._record(peer, tracing.KIND_AVERAGE, started_s, 0.0, tracing.CAUSE_MERGE_COMPUTE)
+                yield from self._move(peer, amounts.partitions_up, up=True, kind=tracing.KIND_UPLOAD)
+        gate.finished(peer)
+
+    def _download(self, peer: SimPeer, gate: PhaseGate) -> Process:
+        yield from self._move(peer, self._bytes(peer).weights_down, up=False, kind=tracing.KIND_DOWNLOAD)
+        if self._gate is gate:
+            gate.finished(peer)
+        elif self._engine.in_training:
+            self._engine.start_training(peer)
+        else:
+            peer.status = "benched"
+
+    def _move(self, peer: SimPeer, num_bytes: float, *, up: bool, kind: int) -> Process:
+        """Move bytes to or from the store."""
+        engine = self._engine
+        started_s = engine.clock.now
+        done = engine.clock.event()
+        (engine.network.to_storage if up else engine.network.from_storage)(peer.index, num_bytes, _succeed, done)
+        yield done  # never, once the peer is lost or the phase has gone on without it
+        self.bytes_moved += num_bytes
+        self.bytes_read += 0.0 if up else num_bytes
+        if peer.status == "merging":
+            peer.charge(tracing.CAUSE_MERGE_TRANSFER, engine.clock.now)
+        self._record(peer, kind, started_s, num_bytes, tracing.CAUSE_MERGE_TRANSFER)
+
+    def _record(self, peer: SimPeer, kind: int, started_s: float, num_bytes: float, cause: int) -> None:
+        engine = self._engine
+        if engine.recording and engine.recorder is not None:
+            engine.recorder.add(
+                engine.epoch, peer.replica, peer.stage, peer.index, tracing.LANE_MERGE, kind, -1, 0,
+                started_s, engine.clock.now, num_bytes, cause,
+            )  # fmt: skip
+
+
+def _succeed(event: simpy.Event) -> None:
+    event.succeed()

@@ -1,0 +1,81 @@
+"""One simulated peer: its policy, what it is doing, and where its seconds went."""
+
+from typing import Literal
+
+from orionbed.plan import PeerPlan
+from orionbed.schedule.actions import KINDS, Action, Kind
+from orionbed.schedule.policy import Policy
+from orionbed.tracing import CAUSES
+from sim.clock import Call
+
+Status = Literal["startup", "training", "merging", "down", "benched"]
+
+
+class SimPeer:
+    """State of one peer during a run. Times are seconds of the run.
+
+    `accounted_s` is the time up to which every second of this peer has been charged to work or to a cause.
+    """
+
+    __slots__ = (
+        "accounted_s",
+        "action",
+        "action_s",
+        "blocked_share",
+        "cause_s",
+        "durations",
+        "idle",
+        "idle_by_window",
+        "index",
+        "is_blocked_source",
+        "name",
+        "num_done",
+        "numbering",
+        "plan",
+        "policy",
+        "poll_s",
+        "ready_s",
+        "ready_sent_s",
+        "replica",
+        "running",
+        "stage",
+        "status",
+        "thrown_s",
+        "waiting_for_first",
+        "wake",
+        "work_s",
+    )
+
+    def __init__(self, plan: PeerPlan, policy: Policy, durations: dict[Kind, float]) -> None:
+        self.plan = plan
+        self.index = plan.index
+        self.name = plan.name
+        self.stage = plan.stage
+        self.replica = plan.replica
+        self.policy = policy
+        self.durations = durations
+        # Static schedules number micro-batches per replica; the ledger numbers them per run.
+        self.numbering: dict[int, int] | None = None
+        self.status: Status = "startup"
+        self.action: Action | None = None
+        self.action_s = 0.0
+        self.running: Call | None = None
+        self.idle = False
+        self.wake: Call | None = None
+        self.poll_s = 0.0
+        self.idle_by_window = False
+        self.blocked_share = 0.0
+        self.is_blocked_source = False
+        self.ready_s = -1.0
+        self.ready_sent_s = 0.0
+        self.waiting_for_first = True
+        self.accounted_s = 0.0
+        self.cause_s = [0.0] * len(CAUSES)
+        self.work_s: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
+        self.thrown_s: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
+        self.num_done: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+
+    def charge(self, cause: int, until_s: float) -> None:
+        """Charge everything since `accounted_s` to `cause`."""
+        self.cause_s[cause] += until_s - self.accounted_s
+        self.accounted_s = until_s

@@ -1,0 +1,85 @@
+"""A message on its way, and the connection that it takes."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final
+
+from sim.clock import Call
+from sim.filling import Flow, Resource
+
+WAITING: Final = 0
+"""For the connection to open."""
+ALONE: Final = 1
+"""On its links; the transfer itself is the clock's call of its delivery."""
+SHARING: Final = 2
+"""In the hands of the solver."""
+FLYING: Final = 3
+"""Drained; `call` will deliver it."""
+OVER: Final = 4
+
+
+class Connection:
+    """The way from one peer to another, or to or from the store, and the state of the connection over it."""
+
+    __slots__ = (
+        "ceiling", "delay_s", "destroyed_bytes", "down", "drained_s", "earliest_s", "fast", "last_delivery_s",
+        "num_sharing", "ready_s", "route", "rtt_s", "sent_bytes", "source", "streams", "target", "up",
+    )  # fmt: skip
+
+    def __init__(
+        self, source: int, target: int, route: tuple[Resource, ...], delay_s: float, ceiling: float, streams: int
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.route = route
+        self.up, self.down = (route[0], route[-1]) if route else (None, None)
+        self.delay_s = delay_s
+        self.rtt_s = 2.0 * delay_s
+        self.earliest_s = -0.5 * delay_s
+        self.ceiling = ceiling
+        self.streams = streams
+        self.sent_bytes = self.destroyed_bytes = 0.0
+        self.last_delivery_s = self.drained_s = -inf
+        self.num_sharing = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Close the connection; the next message opens it again."""
+        self.ready_s = inf
+        self.fast = False
+
+
+class Transfer(Call):
+    """A message on its way. `source` and `target` are peers, or `Network.storage`.
+
+    While it is alone on its links it is itself the clock's call of its delivery.
+    """
+
+    __slots__ = (
+        "before_s", "begun_s", "call", "connection", "delay_s", "deliver", "drained_s", "flow", "rate", "size_bytes",
+        "slow", "started_s", "state",
+    )  # fmt: skip
+
+    connection: Connection
+    size_bytes: float
+    started_s: float
+    begun_s: float
+    drained_s: float
+    delay_s: float
+    before_s: float
+    rate: float
+    slow: bool
+    state: int
+    flow: Flow
+    call: Call
+    deliver: Callable[[Any], object]
+
+    @property
+    def source(self) -> int:
+        """Index of the peer that sends."""
+        return self.connection.source
+
+    @property
+    def target(self) -> int:
+        """Index of the peer that receives."""
+        return self.connection.target

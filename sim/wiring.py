@@ -1,0 +1,73 @@
+"""From a plan to the simulator's network: links, delays, variability, transport."""
+
+from math import inf
+
+import numpy as np
+
+from orionbed import bandwidth, geography
+from orionbed.plan import Plan
+from orionbed.scenario import Network as NetworkBlock
+from orionbed.streams import Streams
+from sim.clock import Clock
+from sim.filling import Profile
+from sim.links import Direction, Floats, Jitter, PeerLinks, Storage, Transport
+from sim.network import Network
+
+# Payload share of a full Ethernet frame: 1448 of 1514 bytes.
+GOODPUT_OF_L2 = 1448 / 1514
+
+
+def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
+    """Return the network of `plan`, its links as the plan drew them."""
+    block = plan.scenario.network
+    factor = (GOODPUT_OF_L2 if block.rate_is == "l2" else 1.0) / 8.0
+    uplink = np.array([peer.uplink_bps for peer in plan.peers]) * factor
+    downlink = np.array([peer.downlink_bps for peer in plan.peers]) * factor
+    links = PeerLinks(
+        uplink=uplink,
+        downlink=downlink,
+        site=np.array([plan.site_names.index(peer.site) for peer in plan.peers]),
+        one_way_s=one_way_delays(block, plan.site_names),
+        profile=_profiles(plan, streams, uplink, downlink),
+        site_uplink=_cap(block.site_uplink, factor),
+        site_downlink=_cap(block.site_downlink, factor),
+        wan=_cap(block.wan, factor),
+    )
+    return Network(
+        clock,
+        links,
+        streams,
+        transport=_transport(block),
+        jitter=_jitter(block),
+        storage=Storage(block.storage.delay, block.storage.streams, _cap(block.storage.rate, factor)),
+    )
+
+
+def _cap(rate_bps: float | None, factor: float) -> float:
+    return inf if rate_bps is None else rate_bps * factor
+
+
+def one_way_delays(block: NetworkBlock, site_names: tuple[str, ...]) -> Floats:
+    """Return the one-way delays in seconds between sites, shape (sites, sites)."""
+    if isinstance(block.delay, str):
+        return geography.one_way_delays(block.delay, site_names)
+    return np.full((len(site_names), len(site_names)), block.delay)
+
+
+def _transport(block: NetworkBlock) -> Transport:
+    transport = block.transport
+    return Transport(
+        streams=transport.streams,
+        window_bytes=transport.window,
+        keep_warm=transport.keep_warm,
+        slow_start_after_idle=transport.slow_start_after_idle,
+        loss=transport.loss,
+        congestion=transport.congestion,
+        tls=transport.tls,
+    )
+
+
+def _jitter(block: NetworkBlock) -> Jitter | None:
+    if isinstance(block.jitter, str):
+        return None
+    return Jitter(block.jitter.sd, block.jitter.spike_probability, block.jitter.spike.sample)

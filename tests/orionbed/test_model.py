@@ -1,0 +1,135 @@
+"""Arithmetic that must come out exactly (issue of record: the public Orion-100B configuration)."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orionbed import model as arithmetic
+
+
+@dataclass(frozen=True)
+class Shape:
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    vocab: int = 128256
+    tied_embeddings: bool = False
+    dtype: str = "bf16"
+
+
+@dataclass(frozen=True)
+class Narrow:
+    kind: str
+    width: int = 0
+    bits: int = 0
+    keep: int = 0
+
+
+ORION = Shape(layers=90, hidden=9216, ffn=32256, heads=72, kv_heads=8)
+ORION_SPLIT = [4, *[6] * 12, 5, 5, 4]
+
+
+def test_orion_has_exactly_as_many_parameters_as_the_public_configuration_says() -> None:
+    assert arithmetic.num_parameters(ORION) == 99_615_863_808
+    assert arithmetic.layer_parameters(ORION) == 1_080_576_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_stages", "split"),
+    [
+        (ORION, 16, ORION_SPLIT),
+        (ORION, 23, [3, *[4] * 21, 3]),
+        (Shape(50, 5120, 13824, 40, 8), 5, [8, 11, 11, 11, 9]),
+        (Shape(16, 2048, 8192, 32, 8), 3, [4, 8, 4]),
+    ],
+)
+def test_balanced_split_meets_every_published_split(shape: Shape, num_stages: int, split: list[int]) -> None:
+    assert arithmetic.balanced_split(shape, num_stages) == split
+
+
+def test_orion_stage_parameters() -> None:
+    parameters = arithmetic.stage_parameters(ORION, ORION_SPLIT)
+    embedding = 128256 * 9216
+    assert parameters[0] == 4 * 1_080_576_000 + embedding
+    assert parameters[1:13] == [6_483_456_000] * 12
+    assert parameters[13:15] == [5_402_880_000] * 2
+    assert parameters[15] == 4 * 1_080_576_000 + embedding + 9216
+    assert sum(parameters) == 99_615_863_808
+
+
+def test_orion_boundary_is_64_times_narrower() -> None:
+    plain = arithmetic.boundary_bytes(8000, 9216, "bf16", None)
+    narrow = arithmetic.boundary_bytes(8000, 9216, "bf16", Narrow("resbm", width=144))
+    assert (plain, narrow, plain / narrow) == (147_456_000, 2_304_000, 64.0)
+    assert plain / 2**20 == 140.625
+    assert round(narrow / 2**20, 3) == 2.197
+
+
+@pytest.mark.parametrize(
+    ("boundary", "expected"),
+    [
+        (Narrow("none"), 8 * 64 * 2),
+        (Narrow("bottleneck", width=4), 8 * 4 * 2),
+        (Narrow("subspace", width=4), 8 * 4 * 2),
+        (Narrow("quantize", bits=4), 8 * 64 // 2),
+        (Narrow("quantize", bits=3), 192),
+        (Narrow("topk", keep=5), 8 * 5 * 6),
+    ],
+)
+def test_boundary_bytes_by_kind(boundary: Narrow, expected: int) -> None:
+    assert arithmetic.boundary_bytes(8, 64, "bf16", boundary) == expected
+
+
+def test_orion_flops() -> None:
+    assert arithmetic.flops_per_token(ORION) == 6 * 99_615_863_808
+    share = arithmetic.attention_flops_per_token(ORION, 800) / arithmetic.flops_per_token(ORION)
+    assert round(share, 4) == 0.0067
+    parameters = arithmetic.stage_parameters(ORION, ORION_SPLIT)
+    executed = arithmetic.hardware_flops_per_token(ORION, ORION_SPLIT, "full")
+    assert executed == 8 * sum(parameters[:-1]) + 6 * parameters[-1]
+    assert arithmetic.hardware_flops_per_token(ORION, ORION_SPLIT, "none") == 6 * 99_615_863_808
+
+
+def test_orion_stage_states_take_51_9_gb_and_classic_mixed_precision_does_not_fit() -> None:
+    def states(per_parameter: int) -> float:
+        memory = arithmetic.stage_memory(
+            ORION, 8000, num_layers=6, parameters=6_483_456_000, state_bytes_per_parameter=per_parameter,
+            in_flight=16, input_bytes=2_304_000, recompute="full", is_last=False,
+        )  # fmt: skip
+        assert memory.in_flight_bytes == 16 * 2_304_000
+        return memory.states_bytes / 1e9
+
+    assert round(states(8), 1) == 51.9
+    assert round(states(16), 1) == 103.7
+
+
+def test_tied_embeddings_count_once_in_the_model_and_on_both_end_stages() -> None:
+    tied = Shape(4, 64, 128, 4, 2, vocab=100, tied_embeddings=True)
+    free = Shape(4, 64, 128, 4, 2, vocab=100)
+    assert arithmetic.num_parameters(free) - arithmetic.num_parameters(tied) == 6400
+    assert sum(arithmetic.stage_parameters(tied, [2, 2])) == arithmetic.num_parameters(free)
+    assert sum(arithmetic.stage_parameters(tied, [4])) == arithmetic.num_parameters(tied)
+
+
+@given(layers=st.integers(1, 120), num_stages=st.integers(1, 24), vocab=st.integers(1, 500_000))
+def test_a_balanced_split_spends_every_layer_and_no_move_of_one_layer_improves_it(
+    layers: int, num_stages: int, vocab: int
+) -> None:
+    shape = Shape(layers, 256, 1024, 4, 4, vocab=vocab)
+    split = arithmetic.balanced_split(shape, num_stages)
+    assert sum(split) == layers
+    ends = arithmetic.embedding_parameters(shape) / arithmetic.layer_parameters(shape)
+    load = [n + ends * ((s == 0) + (s == num_stages - 1)) for s, n in enumerate(split)]
+    fullest = max(range(num_stages), key=lambda s: load[s])
+    if split[fullest]:
+        assert all(load[s] + 1 >= load[fullest] - 1e-9 for s in range(num_stages))
+
+
+@given(split=st.lists(st.integers(1, 9), min_size=2, max_size=12))
+def test_stage_parameters_add_up(split: list[int]) -> None:
+    shape = Shape(sum(split), 128, 512, 4, 2)
+    assert sum(arithmetic.stage_parameters(shape, split)) == arithmetic.num_parameters(shape)
