@@ -7,6 +7,8 @@ created = applied + dropped + rejected + in_flight.
 from collections import Counter
 from dataclasses import dataclass, field
 
+from orionbed.schedule.actions import Kind
+
 
 class LedgerError(Exception):
     """A micro-batch was lost, counted twice, or applied on some stages only and called applied."""
@@ -21,11 +23,12 @@ class MicrobatchRecord:
         self.created_s = created_s
         self.num_applied = 0
         self.attempts = 0
+        # local optimizer steps between forward and backward, summed over the stages
         self.staleness = 0
         # (peer, seconds of the run when its forward ended) for each slot held for the gradient
         self.slots: list[tuple[int, float]] = []
         # (peer, kind, seconds) of every operation done on it
-        self.spent: list[tuple[int, str, float]] = []
+        self.spent: list[tuple[int, Kind, float]] = []
 
 
 @dataclass(slots=True)
@@ -115,6 +118,6 @@ class Ledger:
             "rejected": self.rejected,
             "in_flight": self.in_flight,
             "partially_applied": self.partially_applied,
-            "mean_staleness": self.staleness_sum / self.applied if self.applied else 0.0,
+            "mean_staleness": self.staleness_sum / (self.applied * self.num_stages) if self.applied else 0.0,
             "dropped_by_reason": dict(sorted(self.dropped_by_reason.items())),
         }

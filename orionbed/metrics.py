@@ -17,22 +17,28 @@ class Peak:
     window_s: float
 
 
-def best_window(times_s: Floats, window_s: float, from_s: float, to_s: float) -> Peak:
-    """Find the window of `window_s` seconds within [from_s, to_s] in which most of `times_s` (sorted) fall.
+def best_window(times_s: Floats, window_s: float, from_s: float, to_s: float, epochs: Sequence[Epoch] = ()) -> Peak:
+    """Find the window of `window_s` seconds within [from_s, to_s] with the highest rate of events at `times_s` (sorted).
 
-    A run shorter than the window is its own window. The best window may be taken to start at an event (or to end at
-    the run's end), so only those starts are tried.
+    With `epochs` the rate is per second of training in the window, so merges do not dilute it. A run shorter than the
+    window is its own window. Only windows that start at an event, or end with the run, are tried: one of them is best.
     """
     length = to_s - from_s
     if length <= 0.0 or len(times_s) == 0:
         return Peak(0.0, from_s, max(length, 0.0))
-    if length <= window_s:
-        return Peak(len(times_s) / length, from_s, length)
+    window_s = min(window_s, length)
     starts = np.append(times_s[times_s <= to_s - window_s], to_s - window_s)
-    # Half-open windows: an event at the start counts, one at the end does not.
-    counts = np.searchsorted(times_s, starts + window_s) - np.searchsorted(times_s, starts)
-    best = int(np.argmax(counts))
-    return Peak(float(counts[best]) / window_s, float(starts[best]), window_s)
+    # Half-open windows: an event at the start counts, one at the end does not, unless it ends the run.
+    ends = np.searchsorted(times_s, starts + window_s, side="left")
+    ends[-1] = len(times_s)
+    counts = ends - np.searchsorted(times_s, starts, side="left")
+    if epochs:
+        seconds = training_clock(starts + window_s, epochs) - training_clock(starts, epochs)
+    else:
+        seconds = np.full(len(starts), window_s)
+    per_s = np.where(seconds > 0.0, counts / np.maximum(seconds, 1e-9), 0.0)
+    best = int(np.argmax(per_s))
+    return Peak(float(per_s[best]), float(starts[best]), window_s)
 
 
 def training_clock(times_s: Floats, epochs: Sequence[Epoch]) -> Floats:
@@ -48,13 +54,16 @@ def training_clock(times_s: Floats, epochs: Sequence[Epoch]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Micro-batches per second, in the three averages and at the peaks."""
+    """Micro-batches per second, in the three averages and at the peaks.
+
+    `peak` counts training seconds only, as a trainer's own MFU does; `peak_with_merges` counts all seconds.
+    """
 
     in_phase: float
     with_merges: float
     wall_clock: float
     peak: Peak
-    peak_in_phase: Peak
+    peak_with_merges: Peak
 
     def scaled(self, factor: float) -> dict[str, float]:
         """All rates times `factor`, by name."""
@@ -63,7 +72,7 @@ class Rates:
             "with_merges": self.with_merges * factor,
             "wall_clock": self.wall_clock * factor,
             "peak_sustained": self.peak.per_s * factor,
-            "peak_in_phase": self.peak_in_phase.per_s * factor,
+            "peak_with_merges": self.peak_with_merges.per_s * factor,
         }
 
 
@@ -74,14 +83,13 @@ def rates(result: RunResult) -> Rates:
     def per(seconds: float) -> float:
         return applied / seconds if seconds > 0.0 else 0.0
 
-    window_s = result.plan.scenario.run.peak_window
-    on_training_clock = training_clock(result.applied_s, result.epochs)
+    window = (result.applied_s, result.plan.scenario.run.peak_window, result.startup_s, result.duration_s)
     return Rates(
         in_phase=per(result.training_s),
         with_merges=per(result.training_s + result.merging_s),
         wall_clock=per(result.duration_s),
-        peak=best_window(result.applied_s, window_s, result.startup_s, result.duration_s),
-        peak_in_phase=best_window(on_training_clock, window_s, 0.0, result.training_s),
+        peak=best_window(*window, result.epochs),
+        peak_with_merges=best_window(*window),
     )
 
 

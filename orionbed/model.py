@@ -6,7 +6,10 @@ RMSNorms; embedding and head are separate unless tied. Every count here is exact
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from orionbed.scenario.schedules import Boundary
 
 BYTES_PER_VALUE = {"bf16": 2, "fp16": 2, "fp32": 4}
 
@@ -114,30 +117,16 @@ def hardware_flops_per_token(model: Transformer, split: Sequence[int], recompute
     return total
 
 
-def boundary_bytes(tokens: int, hidden: int, dtype: str, boundary: "BoundaryLike | None") -> int:
+def boundary_bytes(tokens: int, hidden: int, dtype: str, boundary: "Boundary | None") -> int:
     """Bytes of one boundary tensor; `None` is the plain tensor tokens x hidden."""
-    plain = tokens * hidden * BYTES_PER_VALUE[dtype]
     if boundary is None or boundary.kind == "none":
-        return plain
-    if boundary.kind in {"resbm", "bottleneck", "subspace"}:
-        return tokens * boundary.width * BYTES_PER_VALUE[dtype]
+        return tokens * hidden * BYTES_PER_VALUE[dtype]
     if boundary.kind == "quantize":
         return -(-tokens * hidden * boundary.bits // 8)
-    index_bytes = 4
-    return tokens * boundary.keep * (BYTES_PER_VALUE[dtype] + index_bytes)
-
-
-class BoundaryLike(Protocol):
-    """A boundary of any kind; only the field of its own kind is looked at."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def bits(self) -> int: ...
-    @property
-    def keep(self) -> int: ...
+    if boundary.kind == "topk":
+        index_bytes = 4
+        return tokens * boundary.keep * (BYTES_PER_VALUE[dtype] + index_bytes)
+    return tokens * boundary.width * BYTES_PER_VALUE[dtype]
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,8 @@ def _operations(
 def _memory(scenario: Scenario, split: list[int], index: int, parameters: int, tokens: int) -> StageMemory:
     model, schedule, num_stages = scenario.model, scenario.pipeline.schedule, len(split)
     if schedule.kind == "queue":
-        in_flight = schedule.window
+        # A window that sizes itself is as deep as forwards fit into one round trip; at most about four per stage.
+        in_flight = 4 * num_stages if isinstance(schedule.window, str) else schedule.window
     elif schedule.kind == "gpipe":
         in_flight = schedule.microbatches
     else:

@@ -30,7 +30,7 @@ class Dimension:
 
 
 def _scaled(prefixes: str, ending: str, one: str | int, step: int = 1000) -> dict[str, Decimal]:
-    """Units made of prefixes in rising order ("," separated) and an ending; `one` is the first of them in base units."""
+    """Units of rising prefixes (separated by commas) and an ending; `one` is the first of them in base units."""
     return {prefix + ending: Decimal(one) * step**power for power, prefix in enumerate(prefixes.split(","))}
 
 
@@ -98,7 +98,12 @@ _SAID_AS = {
     "h": "hr hrs hour hours",
     "d": "day days",
     "B": "byte bytes",
-    "bit": "bits b",
+    "bit": "bits",
+}
+# Units in which nobody can tell bits from bytes.
+_AMBIGUOUS = {
+    DATA_SIZE.base: re.compile(r"([kKmMgGtTpP]?)(i?)b"),
+    DATA_RATE.base: re.compile(r"([kKmMgGtTpP]?)(i?)(?:b/?s|B[pP][sS])"),
 }
 _ALIASES = {alias: unit for unit, aliases in _SAID_AS.items() for alias in aliases.split()}
 
@@ -141,9 +146,11 @@ def show(value: float, dimension: Dimension) -> str:
     return min(fitting)[2] if fitting else f"{value!r} {dimension.base}"
 
 
-def units_of(dimension: Dimension) -> str:
-    """The units to choose from, for messages."""
-    return ", ".join(dimension.units)
+def without_unit(number: str, dimension: Dimension) -> str:
+    """What to say about a number that has no unit."""
+    if dimension.money:
+        return f"{number} has no currency; write {dimension.name} like {dimension.example}"
+    return f"{number} has no unit; write one of {', '.join(dimension.units)} after it, like {dimension.example}"
 
 
 def _digits(value: float, unit: Decimal) -> str | None:
@@ -173,34 +180,34 @@ def _length(text: str) -> int:
 
 def _explain(number: str, unit: str, dimension: Dimension) -> str:
     """What is wrong with `unit`, and what to write."""
-    wanted = f"write {dimension.name} like {dimension.example}"
     if not unit:
-        first = dimension.example if dimension.money else f"{number} {dimension.example.split()[1]}"
-        return f"{number} has no unit; write for example {first} (units: {units_of(dimension)})"
+        return without_unit(number, dimension)
     if unit.startswith(","):
         return f"'{number}{unit}' has a comma; write the number without separators, like {dimension.example}"
-    guess = suggest_unit(unit, dimension)
+    guess = _guess(unit, dimension)
     if guess:
         return f"unknown unit {unit!r}; {guess}"
     for other in DIMENSIONS:
         if unit in other.units:
-            return f"{number} {unit} is {other.name}, but {dimension.name} is wanted; {wanted}"
-    return f"unknown unit {unit!r} for {dimension.name}; write one of {units_of(dimension)}"
+            return f"{number} {unit} is {other.name}, not {dimension.name}; write something like {dimension.example}"
+    return f"unknown unit {unit!r}; write {dimension.name} in {', '.join(dimension.units)}, like {dimension.example}"
 
 
-def suggest_unit(unit: str, dimension: Dimension) -> str:
-    """A sentence about what was probably meant by an unknown `unit`, or an empty one."""
-    letters = re.fullmatch(r"([kKmMgGtTpP]?)(i?)([bB])(/s|ps|/sec)?", unit)
-    prefix = {"K": "k", "m": "M", "g": "G", "t": "T", "p": "P"}.get(unit[0], unit[0])
-    if letters and dimension.units.keys() & {"B", "bps"} and unit not in _ALIASES and letters[1]:
-        per = "/s" if "bps" in dimension.units else ""
-        bits = f"{prefix}bps or {prefix}bit/s" if per else f"{prefix}bit"
-        if letters[4] in {"/s", "/sec"} or letters[3] == "b" and not letters[4] or unit.endswith("Bps"):
-            return f"it could be bits or bytes: write {bits} for bits, {prefix}B{per} for bytes"
+def _guess(unit: str, dimension: Dimension) -> str:
+    """What was probably meant by an unknown `unit`; empty when that is anybody's guess."""
     if _ALIASES.get(unit.lower()) in dimension.units:
         return f"did you mean {_ALIASES[unit.lower()]}?"
-    folded = [known for known in dimension.units if known.lower() == unit.lower()]
-    if not folded and unit.lower().rstrip("s").rstrip("/") in {name[:-2].lower() for name in FLOP_RATE.units}:
-        folded = [known for known in dimension.units if known[:-2].lower() == unit.lower().rstrip("s").rstrip("/")]
-    near = folded[:1] or get_close_matches(unit, list(dimension.units), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else ""
+    if unit == "m" and "min" in dimension.units:
+        return "write min for minutes or ms for milliseconds"
+    if dimension.money:
+        return ""
+    letters = _AMBIGUOUS[dimension.base].fullmatch(unit) if dimension.base in _AMBIGUOUS else None
+    if letters:
+        prefix, per = {"k": "k"}.get(letters[1].lower(), letters[1].upper()), "/s" if dimension is DATA_RATE else ""
+        return f"it could be bits or bytes: write {prefix}bit{per} for bits, {prefix}{letters[2]}B{per} for bytes"
+    folded = {known.lower(): known for known in dimension.units}
+    flops = f"{unit.lower().removesuffix('/s').rstrip('s')}/s"
+    near = folded.get(unit.lower()) or folded.get(flops)
+    if near is None and not any(unit in other.units for other in DIMENSIONS):
+        near = next(iter(get_close_matches(unit, list(dimension.units), n=1, cutoff=0.7)), None)
+    return f"did you mean {near}?" if near else ""

@@ -16,6 +16,7 @@ from orionbed.warn import warnings_of
 
 SCHEMA_VERSION = 1
 FLOPS_CONVENTION = "6N per token, N = all parameters with embedding and head; HFU counts the FLOPs executed"
+PEAK_DEFINITION = "best sliding window of the run, per second of training in it; peak_with_merges: per second of it"
 
 Summary = dict[str, Any]
 
@@ -120,7 +121,7 @@ def _tokens(result: RunResult, rates: Rates) -> Summary:
 
 
 def _mfu_blocks(result: RunResult, rates: Rates) -> Summary:
-    peaks = {"peak_window_s": rates.peak.window_s, "peak_start_s": rates.peak.start_s}
+    peaks = {"peak_definition": PEAK_DEFINITION, "peak_window_s": rates.peak.window_s, "peak_start_s": rates.peak.start_s}
     mfu = rates.scaled(metrics.mfu_per_rate(result))
     applied_flops = result.ledger.applied * result.plan.useful_flops_per_microbatch
     per_useful = metrics.executed_flops(result) / applied_flops if applied_flops else 0.0

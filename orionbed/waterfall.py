@@ -85,7 +85,7 @@ def _split_off_imbalance(seconds: Floats, result: RunResult) -> None:
     plan = result.plan
     busy = busy_s_per_microbatch(plan)
     stages = np.array([peer.stage for peer in plan.peers])
-    columns = list(_IDLE)
+    columns = np.array(_IDLE)
     for stage in range(plan.num_stages):
         members = np.flatnonzero(stages == stage)
         structural = float(result.num_done["B"][members].sum()) * (busy.max() - busy[stage])

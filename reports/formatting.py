@@ -19,6 +19,8 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     if not _is_number(fraction):
         return ABSENT
     value = fraction * 100
+    if value == 0:
+        return f"0{_SPACE}%"
     least = 10.0**-digits
     if 0 < abs(value) < least / 2:
         return f"{'<' if value > 0 else '>' + _MINUS}{least:.{digits}f}{_SPACE}%"
@@ -41,18 +43,20 @@ def points(fraction: float | None, digits: int = 1) -> str:
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """Return a plain number with thousands separators and about four significant digits."""
+    """Return a plain number with thousands separators, to `digits` decimals or about four significant digits."""
     if not _is_number(value):
         return ABSENT
-    if digits is None:
-        digits = 0 if float(value).is_integer() or abs(value) >= 1000 else _decimals(value, 4)
-    text = _signless(value, digits)
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if digits is not None:
+        return _signless(value, digits)
+    digits = 0 if float(value).is_integer() or abs(value) >= 1000 else _decimals(value, 4)
+    return _trimmed(_signless(value, digits))
 
 
 def per_second(value: float | None, unit: str) -> str:
     """Return a rate of something counted: `7,717 tok/s`."""
-    return ABSENT if not _is_number(value) else f"{number(value)}{_SPACE}{unit}/s"
+    if not _is_number(value):
+        return ABSENT
+    return f"{number(value, 0 if abs(value) >= 100 else None)}{_SPACE}{unit}/s"
 
 
 def data(num_bytes: float | None) -> str:
@@ -81,11 +85,11 @@ def count(value: float | None) -> str:
 
 
 def money(usd: float | None) -> str:
-    """Return dollars: cents up to a thousand, whole dollars above, two significant digits under a cent."""
+    """Return dollars: cents up to a hundred, whole dollars above, two significant digits under a cent."""
     if not _is_number(usd):
         return ABSENT
     size = abs(usd)
-    digits = 0 if size >= 1000 else 2 if size >= 0.01 or size == 0 else _decimals(size, 2)
+    digits = 0 if size >= 100 or size == 0 else 2 if size >= 0.01 else _decimals(size, 2)
     return f"{_MINUS if usd < 0 else ''}${size:,.{digits}f}"
 
 
@@ -96,10 +100,10 @@ def duration(seconds: float | None) -> str:
     size = abs(seconds)
     for limit, unit, name in ((1e-3, 1e-6, "µs"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min")):
         if size < limit:
-            return f"{_significant(seconds / unit)}{_SPACE}{name}" if size else f"0{_SPACE}s"
+            return f"{_trimmed(_significant(seconds / unit))}{_SPACE}{name}" if size else f"0{_SPACE}s"
     if size < 96 * 3600:
-        return f"{_significant(seconds / 3600)}{_SPACE}h"
-    return f"{_significant(seconds / 86400)}{_SPACE}days"
+        return f"{_trimmed(_significant(seconds / 3600))}{_SPACE}h"
+    return f"{_trimmed(_significant(seconds / 86400))}{_SPACE}days"
 
 
 def _scaled(value: float | None, unit: str, largest: str = "E") -> str:
@@ -120,6 +124,10 @@ def _decimals(value: float, significant: int) -> int:
     if value == 0:
         return 0
     return max(0, significant - 1 - math.floor(math.log10(abs(float(f"{value:.{significant - 1}e}")))))
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _signless(value: float, digits: int) -> str:

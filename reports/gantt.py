@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orionbed.tracing import Trace
-from reports.palette import WORK_COLOURS, WORK_LABELS, cause_colour, cause_label
+from reports.palette import WORK_COLOURS, WORK_LABELS, cause_colour, cause_phrase
 
 MAX_SPANS: Final = 5000
 MAX_TRANSFERS: Final = 3000
@@ -126,7 +126,7 @@ def _rows(trace: Trace, main: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArr
     shown = order[:MAX_ROWS]
     row_of[peers[shown]] = np.arange(len(shown))
     names = tuple(
-        f"stage {stage[i]} · {replica[i]}" if stage[i] >= 0 else str(trace.peers[peers[i]]) for i in shown.tolist()
+        f"stage {stage[i]} · r{replica[i]}" if stage[i] >= 0 else str(trace.peers[peers[i]]) for i in shown.tolist()
     )
     return names, row_of, len(order) - len(shown)
 
@@ -144,5 +144,7 @@ def _styles(trace: Trace, index: NDArray[np.int64]) -> tuple[tuple[Style, ...], 
             styles.append(Style(WORK_LABELS.get(name, name), WORK_COLOURS.get(name, "#9aa3ad"), form))
         else:
             name = trace.causes[code - len(trace.kinds)]
-            styles.append(Style(cause_label(name), cause_colour(name), "idle"))
+            words = cause_phrase(name)
+            words = words if words.startswith("waiting") else f"waiting: {words}"
+            styles.append(Style(words, cause_colour(name), "idle"))
     return tuple(styles), style.astype(np.int64)

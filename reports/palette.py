@@ -54,6 +54,13 @@ CAUSE_COLOURS: Final[Mapping[str, str]] = {
     "thrown_away": "#3a3a3a",
 }
 
+_PHRASES: Final[Mapping[str, str]] = {
+    "useful": "useful work",
+    "window": "waiting because the in-flight window is full",
+    "benched": "peers set aside",
+    "down": "peers being down",
+}
+
 WORK_COLOURS: Final[Mapping[str, str]] = {
     "F": "#86bfe3",
     "B": BLUE,
@@ -95,6 +102,11 @@ def cause_colour(cause: str) -> str:
 def cause_label(cause: str) -> str:
     """Return the words for a cause; an unknown one speaks for itself."""
     return CAUSE_LABELS.get(cause, cause.replace("_", " "))
+
+
+def cause_phrase(cause: str) -> str:
+    """Return the words for a cause in the middle of a sentence."""
+    return _PHRASES.get(cause, cause_label(cause))
 
 
 def is_own_work(cause: str) -> bool:

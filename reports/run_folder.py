@@ -61,8 +61,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name: its folder's."""
-        return self.folder.name
+        """The run's id; its folder's name when the manifest has none (a folder still being written has another)."""
+        return str(self.manifest.get("run") or self.folder.name)
 
     def get(self, key: str) -> Any:
         """Return the summary's value at a dotted key, or None."""

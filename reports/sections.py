@@ -94,17 +94,23 @@ def baselines(run: Run) -> list[dict[str, str]]:
     return rows
 
 
-def bandwidth_needed(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Return the table of the uplink needed for each share of datacenter speed: heading and rows."""
-    entries = run.items("curve_needed")
+def bandwidth_needed(run: Run) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return a caption, headings and rows per table: the uplink for a share of the datacenter, and of the own best."""
+    entries = [e for e in run.items("curve_needed") if isinstance(e.get("share"), int | float)]
     boundaries = list(dict.fromkeys(str(entry.get("boundary")) for entry in entries))
-    shares = sorted({float(entry["share"]) for entry in entries if isinstance(entry.get("share"), int | float)})
-    at = {(str(entry.get("boundary")), entry.get("share")): entry.get("uplink_bps") for entry in entries}
-    rows = [
-        [fmt.percent(share, 0), *(_needed(at, boundary, share) for boundary in boundaries)]
-        for share in shares
-    ]  # fmt: skip
-    return ["share of datacenter speed", *(boundary_label(boundary) for boundary in boundaries)], rows
+    tables = []
+    for key, caption in (
+        ("uplink_bps", "Median uplink needed for a share of datacenter speed"),
+        ("uplink_bps_of_best", "Median uplink needed for a share of what ample bandwidth gives"),
+    ):
+        at = {(entry["share"], str(entry.get("boundary"))): entry[key] for entry in entries if key in entry}
+        rows = [
+            [fmt.percent(share, 0), *(_needed(at, share, boundary) for boundary in boundaries)]
+            for share in sorted({share for share, _ in at})
+        ]
+        if rows:
+            tables.append((caption, ["share", *(boundary_label(boundary) for boundary in boundaries)], rows))
+    return tables
 
 
 def slowest_peers(run: Run) -> list[dict[str, str]]:
@@ -136,7 +142,7 @@ def traffic(run: Run) -> list[Line]:
     lines = [
         _line(run, "all traffic", "network.bytes_total", "everything peers sent"),
         _line(run, "stage boundaries", "network.bytes_boundary", "activations and their gradients"),
-        _line(run, "merges", "network.bytes_merge"),
+        _line(run, "merges", "network.bytes_merge", "to the object store and back"),
         _line(run, "read from the object store", "network.bytes_storage_read"),
         _line(run, "uplinks in use", "network.mean_uplink_utilisation", "of their capacity over the whole run"),
         _line(run, "merges done", "merges.count", _each(run)),
@@ -159,10 +165,10 @@ def ledger(run: Run) -> tuple[list[Line], str]:
         "dropped": "given up",
         "rejected": "refused",
         "in_flight": "still in the pipeline at the end",
-        "stale_applied": "among the applied: by weights newer than those of its forward pass",
-        "redone": "computed again after a loss",
+        "stale_applied": "among the applied: weights had changed between its forward and its backward pass",
+        "redone": "among the applied: tried again after a failed attempt",
         "duplicated": "arrived twice, used once",
-        "partially_applied": "used by later stages but not by earlier ones",
+        "partially_applied": "among the dropped: later stages had used its gradient",
     }
     lines = []
     for key, words in meaning.items():
@@ -177,7 +183,7 @@ def ledger(run: Run) -> tuple[list[Line], str]:
             ]
     staleness = run.number("microbatches.mean_staleness")
     if staleness is not None:
-        lines.append(Line("mean staleness", fmt.number(staleness), "optimizer steps between forward and backward"))
+        lines.append(Line("mean staleness", fmt.number(staleness), "optimizer steps between forward and backward pass"))
     parts = {key: run.number(f"microbatches.{key}") or 0.0 for key in ("applied", "dropped", "rejected", "in_flight")}
     sums = " + ".join(fmt.number(value) for value in parts.values())
     balance = f"applied + dropped + rejected + in flight = {sums} = {fmt.number(sum(parts.values()))}"
@@ -253,10 +259,10 @@ def reproduce(run: Run) -> list[Line]:
     return [line for line in head + rest if line.value not in ("", "None")]
 
 
-def _needed(at: dict[tuple[str, Any], Any], boundary: str, share: float) -> str:
-    if (boundary, share) not in at:
+def _needed(at: dict[tuple[float, str], Any], share: float, boundary: str) -> str:
+    if (share, boundary) not in at:
         return fmt.ABSENT
-    value = at[boundary, share]
+    value = at[share, boundary]
     return "not reached" if value is None else fmt.rate(float(value))
 
 

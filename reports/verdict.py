@@ -9,6 +9,7 @@ from typing import Any, Final
 from reports import formatting as fmt
 from reports.figures import bands
 from reports.figures.waterfall import largest_losses
+from reports.palette import cause_phrase
 from reports.quantities import AVERAGES, label, show
 from reports.run_folder import Run
 
@@ -35,7 +36,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the eight numbers: words, value, what belongs to it, published figures beside it, the band of the draws."""
+    """One of the eight numbers: words, value, what belongs to it, published figures beside it, the draws' band."""
 
     label: str
     value: str
@@ -65,9 +66,11 @@ def sentence(run: Run) -> str:
         text += f", {fmt.percent(share, 0)} of the speed of the same layout in a datacenter"
     largest, outside = largest_losses(run)
     if largest:
-        text += f"; the largest loss is {largest.label} ({fmt.percent(largest.fraction)} of the peak)"
+        text += f"; the largest loss is {cause_phrase(largest.cause)} ({fmt.percent(largest.fraction)} of the peak)"
     if largest and outside and largest.cause != outside.cause:
-        text += f", and outside the GPUs’ own work it is {outside.label} ({fmt.percent(outside.fraction)})"
+        text += (
+            f", and outside the GPUs’ own work it is {cause_phrase(outside.cause)} ({fmt.percent(outside.fraction)})"
+        )
     return text + "."
 
 
@@ -122,7 +125,7 @@ def published_rows(run: Run) -> list[dict[str, str]]:
                 "kind": str(entry.get("kind", "")),
                 "meaning": KINDS.get(str(entry.get("kind", "")), ""),
                 "source": str(entry.get("source") or ""),
-                "note": str(entry.get("note") or ""),
+                "note": "" if entry.get("note") == label(key) else str(entry.get("note") or ""),
             }
         )
     return rows
@@ -143,7 +146,11 @@ def _averaged(run: Run, words: str, group: str, notes: Sequence[str] = ()) -> Ti
 
 def _single(run: Run, words: str, key: str, notes: Sequence[str] = (), more: Sequence[str] = ()) -> Tile:
     band = bands.for_quantity(run, key)
-    text = f"{show(key, band[0])} to {show(key, band[2])} in 90 % of draws, median {show(key, band[1])}" if band else ""
+    text = (
+        f"{show(key, band[0])} to {show(key, band[2])} in 90\u00a0% of draws, median {show(key, band[1])}"
+        if band
+        else ""
+    )
     published = [
         _published(entry, plain=entry.get("quantity") == key)
         for quantity in (key, *more)
@@ -167,7 +174,7 @@ def _error(entry: dict[str, Any]) -> str:
 
 
 def _at(start_s: float | None) -> list[str]:
-    return [] if start_s is None else [f"starts at {fmt.duration(start_s)}"]
+    return [] if start_s is None else [f"starts after {fmt.duration(start_s)}"]
 
 
 def _tokens(run: Run) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Protocol
 from orionbed import tracing
 from orionbed.results import Mark
 from orionbed.scenario import Distribution
-from sim.engine import Engine
+from sim.engine import CAUSE_OF_STATUS, Engine
 from sim.merging import Merging, Process, _succeed
 from sim.peer import SimPeer
 
@@ -54,7 +54,7 @@ class Churn:
         else:
             engine.network.cancel_peer(peer.index)
             if peer.status != "down":
-                peer.charge(engine.cause_of(peer), engine.clock.now)
+                peer.charge(CAUSE_OF_STATUS[peer.status], engine.clock.now)
             peer.status = "down"
         if self._merging is not None:
             self._merging.lost(peer)
@@ -68,5 +68,3 @@ class Churn:
         yield fetched
         if peer.status == "benched":
             engine.start_training(peer)
-            if not engine.is_queue_driven:
-                engine.restart_replica(peer)

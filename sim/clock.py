@@ -26,7 +26,7 @@ SOLVE: Final = 2
 _LAST: Final = 1 << 30
 
 
-def _nothing(_arg: object) -> None:
+def nothing(_arg: object) -> None:
     """Stand in for the function of a cancelled call."""
 
 
@@ -43,12 +43,12 @@ class Call:
 
     def cancel(self) -> None:
         """Make the call do nothing when its time comes; harmless when it has happened already."""
-        self.fn = _nothing
+        self.fn = nothing
 
     @property
     def cancelled(self) -> bool:
         """Whether `cancel` was called."""
-        return self.fn is _nothing
+        return self.fn is nothing
 
 
 class Clock(simpy.Environment):

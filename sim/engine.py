@@ -18,9 +18,10 @@ from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from orionbed.schedule.routers import StageView
 from orionbed.streams import Block, Streams
 from sim.clock import Clock
-from sim.network import Network, Transfer
+from sim.network import Network
 from sim.peer import SimPeer, Status
 from sim.peers import make_peers
+from sim.transfer import Transfer
 
 # kind, micro-batch (the policy's number), sender, receiver, sent at
 Message = tuple[str, int, SimPeer, SimPeer, float]
@@ -32,7 +33,7 @@ _TRACE_KIND = {
     "W": tracing.KIND_W,
     "STEP": tracing.KIND_STEP,
 }
-_CAUSE_OF_STATUS: dict[Status, int] = {
+CAUSE_OF_STATUS: dict[Status, int] = {
     "startup": tracing.CAUSE_STARTUP,
     "training": tracing.CAUSE_FILL,
     "merging": tracing.CAUSE_MERGE_WAIT,
@@ -62,7 +63,7 @@ class Engine:
             StageView(
                 [p.index for p in plan.peers if p.stage == s],
                 [p.speed for p in plan.peers if p.stage == s],
-                getattr(plan.scenario.pipeline.schedule, "window", 1),
+                1,
             )
             for s in range(plan.num_stages)
         ]
@@ -94,12 +95,29 @@ class Engine:
 
     def start_training(self, peer: SimPeer) -> None:
         """Let `peer` join the training phase that is under way."""
-        peer.charge(_CAUSE_OF_STATUS[peer.status], self.clock.now)
+        peer.charge(CAUSE_OF_STATUS[peer.status], self.clock.now)
         peer.status = "training"
         peer.waiting_for_first = True
-        self._look(peer, self.clock.now, 0.0)
         if self.is_queue_driven:
+            self._look(peer, self.clock.now, 0.0)
             self.views[peer.stage].update(peer.replica, self._free(peer), 0)
+        else:
+            self._hold(peer)
+            self._release_if_complete(peer.replica)
+
+    def _hold(self, peer: SimPeer) -> None:
+        """Let a peer of a static schedule wait until its replica is complete."""
+        peer.idle = True
+        peer.ready_s = -1.0
+        peer.idle_by_window = False
+        peer.blocked_share = 0.0
+
+    def _release_if_complete(self, replica: int) -> None:
+        members = [p for p in self.peers if p.replica == replica]
+        if all(p.status == "training" for p in members):
+            for peer in members:
+                self._charge_idle(peer, self.clock.now)
+                self._look(peer, self.clock.now, 0.0)
 
     def start_broadcasts(self) -> None:
         """Start every peer's periodic status broadcast, each at its own phase."""
@@ -115,7 +133,7 @@ class Engine:
             policy = peer.policy
             assert isinstance(policy, QueueDrivenPolicy)
             self.views[peer.stage].update(peer.replica, policy.num_free, policy.num_queued)
-        elif peer.status in {"down", "benched"}:
+        else:
             self.views[peer.stage].drop(peer.replica)
         self.clock.call_in(self._status_every_s, self._broadcast, peer)
 
@@ -311,7 +329,7 @@ class Engine:
 
     def _throw_away(self, record: MicrobatchRecord) -> None:
         for index, kind, seconds in record.spent:
-            self.peers[index].thrown_s[kind] += seconds  # type: ignore[index]
+            self.peers[index].thrown_s[kind] += seconds
 
     def _expire(self, what: tuple[SimPeer, int]) -> None:
         peer, number = what
@@ -341,11 +359,11 @@ class Engine:
         cut_off = self.stop_peer(peer, "peer lost")
         peer.status = "down"
         if not self.is_queue_driven:
-            self._reset_replica(peer)
+            self._halt_replica(peer)
             return
         for number in self._queued(peer):
             self.drop(peer, number, "peer lost")
-        peer.policy.reset()
+        peer.policy.restart()
         for transfer in cut_off:
             kind, number, source, _, _ = transfer.arg
             if kind == "F" and source is not peer:
@@ -359,26 +377,27 @@ class Engine:
         policy = peer.policy
         return policy.queued() if isinstance(policy, QueueDrivenPolicy) else []
 
-    def _reset_replica(self, lost: SimPeer) -> None:
-        """A static schedule loses the whole step of a replica with one of its peers."""
-        peers = [p for p in self.peers if p.replica == lost.replica]
-        for peer in peers:
+    def _halt_replica(self, lost: SimPeer) -> None:
+        """A static schedule loses the whole step of a replica with one of its peers; the others wait for it."""
+        members = [p for p in self.peers if p.replica == lost.replica]
+        for peer in members:
             if peer.status == "training":
                 self.stop_peer(peer, "peer lost")
-        self.restart_static(peers, "peer lost")
-
-    def restart_static(self, peers: list[SimPeer], reason: str) -> None:
-        """Reset the peers of one replica to the start of one and the same new step."""
-        numbering = peers[0].numbering
+        numbering = lost.numbering
         assert numbering is not None
         for number in list(numbering):
-            self.drop(peers[0], number, reason)
+            self.drop(lost, number, "peer lost")
+        self._next_static_step(members)
+        for peer in members:
+            if peer.status == "training":
+                self._hold(peer)
+
+    def _next_static_step(self, peers: list[SimPeer]) -> None:
+        """Reset the peers of static schedules to the start of one and the same new step."""
         next_step = 1 + max(p.policy.num_steps for p in peers)
         for peer in peers:
             peer.policy.reset()
             peer.policy.num_steps = next_step
-            peer.idle = False
-            peer.action = None
 
     def end_training(self) -> None:
         """End the training phase for everybody: queues, caches and messages in flight are flushed."""
@@ -391,11 +410,10 @@ class Engine:
                 self._throw_away(record)
         for peer in training:
             peer.policy.reset()
-            peer.idle = False
-            peer.action = None
             if peer.numbering is not None:
                 peer.numbering.clear()
-        self._align_static()
+        if not self.is_queue_driven:
+            self._next_static_step(self.peers)
 
     def close(self) -> None:
         """Account for every peer's time up to now. What still runs is unfinished: the pipeline ends filled."""
@@ -407,13 +425,7 @@ class Engine:
             elif peer.status == "training" and peer.idle:
                 self._charge_idle(peer, now)
             else:
-                peer.charge(_CAUSE_OF_STATUS[peer.status], now)
-
-    def _align_static(self) -> None:
-        if not self.is_queue_driven:
-            next_step = 1 + max(p.policy.num_steps for p in self.peers)
-            for peer in self.peers:
-                peer.policy.num_steps = next_step
+                peer.charge(CAUSE_OF_STATUS[peer.status], now)
 
     # ---------------------------------------------------------------- trace
 

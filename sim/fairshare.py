@@ -1,7 +1,7 @@
 """Fluid flows in simulated time, served by weighted max-min fair sharing.
 
-Rates change when a flow comes, drains or is stopped and when a ceiling or a capacity changes; between two changes all is
-linear and nothing is computed. All changes of one instant are followed by one solution.
+Rates change when a flow comes, drains or is stopped and when a ceiling or a capacity changes; between two changes all
+is linear and nothing is computed. All changes of one instant are followed by one solution.
 
 A change is felt only at and above some level: flows below it keep their rates. The walk from the changed resources
 passes through flows at or above that level only, and not through resources with room left, which are checked afterwards

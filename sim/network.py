@@ -11,24 +11,26 @@ from collections.abc import Callable, Iterator
 from heapq import heappush
 from itertools import chain
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from orionbed.streams import Block, Streams
 from sim import tcp
-from sim.clock import NORMAL, Call, Clock, nothing
+from sim.clock import NORMAL, Clock, nothing
 from sim.fairshare import FairShare
-from sim.filling import Flow, Resource
+from sim.filling import Flow
 from sim.links import Floats, Jitter, PeerLinks, Storage, Transport
+from sim.routes import Routes
 from sim.transfer import ALONE, FLYING, OVER, SHARING, WAITING, Connection, Transfer
 
 
 class Network:
     """All transfers between `links.num_peers` peers and the object store, whose index is `storage`.
 
-    `send`, `to_storage` and `from_storage` call `deliver(arg)` when the last byte has arrived; messages of one connection
-    arrive in the order in which they drained. Random numbers come from the streams named network/... alone.
+    `send`, `to_storage` and `from_storage` call `deliver(arg)` when the last byte has arrived; messages of one
+    connection arrive in the order in which they drained. Random numbers come from the streams named network/... alone.
+    A clock serves one network.
     `pruned=False` and `fast=False` switch off what makes it quick, for tests; the results are the same.
     """
 
@@ -44,15 +46,13 @@ class Network:
         pruned: bool = True,
         fast: bool = True,
     ) -> None:
-        self.links = links
-        self.transport = transport or Transport()
-        self.object_store = storage or Storage()
         self.storage = links.num_peers
+        self.transport = transport or Transport()
         self.fair_share = FairShare(clock, pruned=pruned)
         self._clock = clock
         self._fast = fast
         self._connections: list[dict[int, Connection]] = [{} for _ in range(links.num_peers + 1)]
-        self._resources: dict[str, Resource] = {}
+        self._routes = Routes(links, self.transport, storage or Storage())
         self._waiting: dict[Transfer, None] = {}
         self._flying: dict[Transfer, None] = {}
         self._jitter: Callable[[], float] | None = None
@@ -60,10 +60,13 @@ class Network:
             rng = streams.get("network/jitter")
             self._jitter = Block(lambda size: jitter.draw(rng, size)).take
 
-    def send(
+    def send(  # noqa: C901
         self, source: int, target: int, size_bytes: float, deliver: Callable[[Any], object], arg: Any = None
     ) -> Transfer:
-        """Start to send `size_bytes` from peer to peer now. ValueError for a negative size, IndexError for no such peer."""
+        """Start to send `size_bytes` from peer to peer now. ValueError: negative size; IndexError: no such peer.
+
+        Written out at length because it is the hot path of the whole simulator: no calls of builtins, no loops.
+        """
         connection = self._connections[source].get(target)
         if connection is None:
             connection = self._connect(source, target)
@@ -78,11 +81,12 @@ class Network:
         transfer.fn = deliver
         transfer.arg = arg
         transfer.started_s = now
+        transfer.slow = False
         delay = connection.delay_s
         jitter = self._jitter
         if jitter is not None:
             extra = jitter()
-            delay += extra if extra > connection.earliest_s else connection.earliest_s
+            delay += extra if extra > connection.earliest_s else connection.earliest_s  # noqa: FURB136
         transfer.delay_s = delay
         if not connection.fast:
             self._open(transfer)
@@ -95,15 +99,14 @@ class Network:
             if now >= down.until_s:
                 down.refresh(now)
             rate = connection.ceiling
-            if up.capacity < rate:
+            if up.capacity < rate:  # noqa: PLR1730
                 rate = up.capacity
-            if down.capacity < rate:
+            if down.capacity < rate:  # noqa: PLR1730
                 rate = down.capacity
             if rate > 0.0:
                 drained = now + size_bytes / rate
                 if drained <= up.until_s and drained <= down.until_s:
                     transfer.state = ALONE
-                    transfer.slow = False
                     transfer.rate = rate
                     transfer.begun_s = now
                     transfer.drained_s = drained
@@ -111,7 +114,7 @@ class Network:
                     up.busy_until_s = down.busy_until_s = drained
                     at = drained + delay
                     transfer.before_s = before = connection.last_delivery_s
-                    if at < before:
+                    if at < before:  # noqa: PLR1730
                         at = before
                     connection.last_delivery_s = at
                     heappush(clock.heap, (at, NORMAL, clock.next_number(), transfer))
@@ -212,5 +215,187 @@ class Network:
         yield from (flow.arg for flow in self.fair_share.flows)
         yield from self._flying
         for call in self._clock.scheduled():
-            if type(call) is Transfer and call.state == ALONE and call.connection in self._mine:
+            if type(call) is Transfer and call.state == ALONE:
                 yield call
+
+    def _drained(self) -> tuple[Floats, Floats]:
+        out, into = np.zeros(self.storage + 1), np.zeros(self.storage + 1)
+        for connection in self._all_connections():
+            num_bytes = connection.sent_bytes - connection.destroyed_bytes
+            out[connection.source] += num_bytes
+            into[connection.target] += num_bytes
+        for transfer in self._undelivered():
+            left = self.left(transfer)
+            out[transfer.source] -= left
+            into[transfer.target] -= left
+        return out, into
+
+    def _connect(self, source: int, target: int) -> Connection:
+        connection = self._routes.connect(source, target)
+        self._connections[source][target] = connection
+        return connection
+
+    def _open(self, transfer: Transfer) -> None:
+        """Let a transfer begin when its connection is ready: at once, or after the handshake."""
+        connection, transport = transfer.connection, self.transport
+        now = begin = self._clock.now
+        if not connection.route:
+            self._fly(transfer, now)
+            return
+        slow = True
+        opening_s = tcp.handshake_s(connection.rtt_s, tls=transport.tls)
+        if not transport.keep_warm:
+            begin = now + opening_s
+        elif connection.ready_s == inf:
+            connection.ready_s = begin = now + opening_s
+        elif now < connection.ready_s:
+            begin = connection.ready_s
+        else:
+            idle_s = now - connection.drained_s if connection.num_sharing == 0 else 0.0
+            slow = transport.slow_start_after_idle and idle_s > tcp.retransmission_timeout_s(connection.rtt_s)
+        transfer.slow = slow and connection.rtt_s > 0.0
+        if begin > now:
+            transfer.state = WAITING
+            transfer.call = self._clock.call_at(begin, self._begin, transfer)
+            self._waiting[transfer] = None
+        else:
+            self._begin(transfer)
+
+    def _begin(self, transfer: Transfer) -> None:
+        """Let a transfer contend from now on: alone if it can, else in the hands of the solver."""
+        connection, transport = transfer.connection, self.transport
+        now = self._clock.now
+        self._waiting.pop(transfer, None)
+        route = connection.route
+        if self._fast and len(route) <= 2:
+            connection.fast = transport.keep_warm and not transport.slow_start_after_idle
+            if all(r.busy_until_s <= now for r in route):
+                for r in route:
+                    if now >= r.until_s:
+                        r.refresh(now)
+                rate = min(connection.ceiling, *(r.capacity for r in route))
+                if rate > 0.0:
+                    window = connection.initial_window_bytes
+                    size_bytes = transfer.size_bytes
+                    lasts_s = (
+                        tcp.slow_start_s(size_bytes, rate, connection.rtt_s, window)
+                        if transfer.slow
+                        else size_bytes / rate
+                    )
+                    if now + lasts_s <= min(r.until_s for r in route):
+                        self._go_alone(transfer, rate, now + lasts_s)
+                        return
+        self._share(transfer)
+
+    def _go_alone(self, transfer: Transfer, rate: float, drained_s: float) -> None:
+        """Make a transfer the guest of its links (`send` has the same lines for the common case)."""
+        connection = transfer.connection
+        transfer.state = ALONE
+        transfer.rate = rate
+        transfer.begun_s = self._clock.now
+        transfer.drained_s = connection.drained_s = drained_s
+        for r in connection.route:
+            r.guest = transfer
+            r.busy_until_s = drained_s
+        transfer.before_s = connection.last_delivery_s
+        connection.last_delivery_s = at = max(drained_s + transfer.delay_s, transfer.before_s)
+        heappush(self._clock.heap, (at, NORMAL, self._clock.next_number(), transfer))
+
+    def _sent_alone(self, transfer: Transfer) -> float:
+        elapsed_s = self._clock.now - transfer.begun_s
+        if transfer.slow:
+            connection = transfer.connection
+            window = connection.initial_window_bytes
+            return tcp.slow_start_progress(elapsed_s, transfer.rate, connection.rtt_s, window)[0]
+        return transfer.rate * elapsed_s
+
+    def _leave_alone(self, transfer: Transfer) -> None:
+        connection = transfer.connection
+        connection.last_delivery_s = transfer.before_s
+        connection.drained_s = self._clock.now
+        for r in connection.route:
+            r.guest = None
+            r.busy_until_s = -inf
+
+    def _share(self, transfer: Transfer) -> None:
+        """Hand a transfer to the solver, and before it the guests of the links on its way."""
+        connection = transfer.connection
+        now = self._clock.now
+        for r in connection.route:
+            if now < r.busy_until_s < inf:
+                self._hand_over(r.guest)
+        ceiling = connection.ceiling
+        if transfer.slow:
+            ceiling = min(ceiling, connection.initial_window_bytes / connection.rtt_s)
+            if ceiling < connection.ceiling:
+                self._clock.call_at(now + connection.rtt_s, self._double, transfer)
+        transfer.deliver = transfer.fn
+        self.fair_share.start(self._flow(transfer, transfer.size_bytes, ceiling))
+
+    def _hand_over(self, guest: Transfer) -> None:
+        """Hand the transfer that has been alone on its links to the solver, with what it still has to send."""
+        connection = guest.connection
+        now = self._clock.now
+        self._leave_alone(guest)
+        # Its entry on the clock's heap stays there and does nothing.
+        guest.deliver = guest.fn
+        guest.fn = nothing
+        if not guest.slow:
+            flow = self._flow(guest, guest.size_bytes, connection.ceiling)
+            self.fair_share.adopt(flow, guest.begun_s, guest.rate)
+            return
+        rtt_s, window = connection.rtt_s, connection.initial_window_bytes
+        sent, doublings = tcp.slow_start_progress(now - guest.begun_s, guest.rate, rtt_s, window)
+        ceiling = min(connection.ceiling, window * 2.0**doublings / rtt_s)
+        if ceiling < connection.ceiling:
+            self._clock.call_at(max(now, guest.begun_s + (doublings + 1) * rtt_s), self._double, guest)
+        flow = self._flow(guest, max(0.0, guest.size_bytes - sent), ceiling)
+        self.fair_share.adopt(flow, now, min(guest.rate, ceiling))
+
+    def _flow(self, transfer: Transfer, size_bytes: float, ceiling: float) -> Flow:
+        connection = transfer.connection
+        connection.num_sharing += 1
+        transfer.state = SHARING
+        flow = Flow(
+            connection.route,
+            size_bytes,
+            self._ended,
+            transfer,
+            weight=connection.streams,
+            ceiling=ceiling,
+        )
+        transfer.flow = flow
+        return flow
+
+    def _double(self, transfer: Transfer) -> None:
+        """Let a flow in slow start have twice its window, a round trip after the last time."""
+        if transfer.state == SHARING:
+            connection, flow = transfer.connection, transfer.flow
+            ceiling = min(2.0 * flow.ceiling, connection.ceiling)
+            self.fair_share.set_ceiling(flow, ceiling)
+            if ceiling < connection.ceiling:
+                self._clock.call_in(connection.rtt_s, self._double, transfer)
+
+    def _leave_shared(self, connection: Connection) -> None:
+        connection.num_sharing -= 1
+        connection.drained_s = self._clock.now
+
+    def _ended(self, flow: Flow) -> None:
+        transfer: Transfer = flow.arg
+        connection = transfer.connection
+        self._leave_shared(connection)
+        transfer.drained_s = now = self._clock.now
+        connection.last_delivery_s = at = max(now + transfer.delay_s, connection.last_delivery_s)
+        self._fly(transfer, at)
+
+    def _fly(self, transfer: Transfer, at: float) -> None:
+        """Have a drained transfer delivered."""
+        transfer.state = FLYING
+        transfer.drained_s = self._clock.now
+        transfer.call = self._clock.call_at(at, self._arrive, transfer)
+        self._flying[transfer] = None
+
+    def _arrive(self, transfer: Transfer) -> None:
+        del self._flying[transfer]
+        transfer.state = OVER
+        transfer.deliver(transfer.arg)

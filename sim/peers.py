@@ -37,7 +37,7 @@ def _queue_driven(plan: Plan, streams: Streams, source: Callable[[], int]) -> li
             peer.stage,
             plan.num_stages,
             peer.replica,
-            window=schedule.window,
+            window=None if isinstance(schedule.window, str) else schedule.window,
             local_step_every=schedule.local_step_every,
             router=make_router(schedule.router, uniform),
             source=source if peer.stage == 0 else None,

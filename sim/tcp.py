@@ -36,14 +36,14 @@ def handshake_s(rtt_s: float, *, tls: bool) -> float:
 
 
 def retransmission_timeout_s(rtt_s: float) -> float:
-    """Return the idle time after which a connection forgets its window (RFC 2861; Linux's least variance term)."""
+    """Return the idle time after which a connection forgets its window (RFC 2861, with Linux's least 200 ms)."""
     return rtt_s + MIN_RTO_S
 
 
 def slow_start_s(
     size_bytes: float, rate: float, rtt_s: float, initial_window_bytes: float = INITIAL_WINDOW_BYTES
 ) -> float:
-    """Return how long a flow takes to drain in slow start: one window per round trip, doubling, up to `rate` bytes/s."""
+    """Return the time a flow in slow start takes to drain: a window per round trip, doubling, up to `rate` bytes/s."""
     elapsed = 0.0
     window = initial_window_bytes
     left = size_bytes

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sim.clock import Call
 from sim.filling import Flow, Resource
+from sim.tcp import INITIAL_WINDOW_BYTES
 
 WAITING: Final = 0
 """For the connection to open."""
@@ -22,22 +23,40 @@ class Connection:
     """The way from one peer to another, or to or from the store, and the state of the connection over it."""
 
     __slots__ = (
-        "ceiling", "delay_s", "destroyed_bytes", "down", "drained_s", "earliest_s", "fast", "last_delivery_s",
-        "num_sharing", "ready_s", "route", "rtt_s", "sent_bytes", "source", "streams", "target", "up",
+        "ceiling",
+        "delay_s",
+        "destroyed_bytes",
+        "down",
+        "drained_s",
+        "earliest_s",
+        "fast",
+        "initial_window_bytes",
+        "last_delivery_s",
+        "num_sharing",
+        "ready_s",
+        "route",
+        "rtt_s",
+        "sent_bytes",
+        "source",
+        "streams",
+        "target",
+        "up",
     )  # fmt: skip
 
     def __init__(
-        self, source: int, target: int, route: tuple[Resource, ...], delay_s: float, ceiling: float, streams: int
+        self, source: int, target: int, route: tuple[Resource, ...], *, delay_s: float, ceiling: float, streams: int
     ) -> None:
         self.source = source
         self.target = target
         self.route = route
-        self.up, self.down = (route[0], route[-1]) if route else (None, None)
+        if route:
+            self.up, self.down = route[0], route[-1]
         self.delay_s = delay_s
         self.rtt_s = 2.0 * delay_s
         self.earliest_s = -0.5 * delay_s
         self.ceiling = ceiling
-        self.streams = streams
+        self.streams = float(streams)
+        self.initial_window_bytes = streams * INITIAL_WINDOW_BYTES
         self.sent_bytes = self.destroyed_bytes = 0.0
         self.last_delivery_s = self.drained_s = -inf
         self.num_sharing = 0

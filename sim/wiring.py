@@ -1,12 +1,13 @@
 """From a plan to the simulator's network: links, delays, variability, transport."""
 
+from collections.abc import Callable
 from math import inf
 
 import numpy as np
 
-from orionbed import bandwidth, geography
+from orionbed import geography
 from orionbed.plan import Plan
-from orionbed.scenario import Network as NetworkBlock
+from orionbed.scenario.network import Network as NetworkBlock
 from orionbed.streams import Streams
 from sim.clock import Clock
 from sim.filling import Profile
@@ -71,3 +72,10 @@ def _jitter(block: NetworkBlock) -> Jitter | None:
     if isinstance(block.jitter, str):
         return None
     return Jitter(block.jitter.sd, block.jitter.spike_probability, block.jitter.spike.sample)
+
+
+def _profiles(
+    plan: Plan, streams: Streams, uplink: Floats, downlink: Floats
+) -> Callable[[int, Direction], Profile | None] | None:
+    """Return how each link's capacity varies, or None where none does."""
+    return None

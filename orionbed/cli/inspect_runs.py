@@ -79,15 +79,12 @@ def compare(
     except ValueError as error:
         raise RunError(str(error)) from None
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        fields = ("quantity", "a", "b", "difference", "relative")
+        typer.echo(json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2))
         return
-    typer.echo(f"{'quantity':<44} {'A':>14} {'B':>14} {'B - A':>14}")
+    typer.echo(f"{'quantity':<44} {'A':>16} {'B':>16} {'B - A':>16}")
     for row in rows:
-        cells = [
-            f"{row[key]:>14.4g}" if isinstance(row[key], int | float) else f"{'-':>14}"
-            for key in ("a", "b", "difference")
-        ]
-        typer.echo(f"{row['quantity']:<44} {' '.join(cells)}")
+        typer.echo(f"{row.label:<44} " + " ".join(f"{cell:>16}" for cell in row.printed()))
 
 
 def report(

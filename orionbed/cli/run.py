@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,9 +113,12 @@ def _write_report(folder: Path) -> None:
 
 
 def _copy_scenario(job: _Job, folder: Path) -> None:
-    from orionbed.scenario import scenario_text, to_yaml
+    from orionbed.scenario import to_yaml
+    from orionbed.scenario.packaged import scenario_file
 
-    (folder / "scenario.yaml").write_text(scenario_text(job.given), encoding="utf-8")
+    given = scenario_file(job.given)
+    if given is not None:
+        shutil.copyfile(given[0], folder / "scenario.yaml")
     (folder / "resolved.yaml").write_text(to_yaml(job.scenario), encoding="utf-8")
 
 

@@ -43,8 +43,9 @@ def with_sets(tree: Tree, sets: Sequence[str]) -> Tree:
         key = key.strip()
         source = f"--set {text}"
         try:
-            if not equals or not key:
-                raise ScenarioError([Problem(Place(source), "", "write --set key=value, like --set run.seed=1")])
+            if not (equals and key):
+                problems.append(Problem(Place(source), "", "write --set key=value, like --set run.seed=1"))
+                continue
             tree = _set(tree, key, _relocated(read_text(value, source, positions=False)))
         except ScenarioError as error:
             problems += error.problems
@@ -55,13 +56,16 @@ def with_sets(tree: Tree, sets: Sequence[str]) -> Tree:
     return tree
 
 
-def apply(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
-    """The scenario with new values at dotted keys: text as in a file, or SI numbers. Raises ScenarioError."""
+def apply(scenario: Scenario, values: Mapping[str, Any], *, from_file: bool = False) -> Scenario:
+    """The scenario with new values at dotted keys: text as in a file, or SI numbers unless `from_file`.
+
+    Raises ScenarioError.
+    """
     tree = plant(scenario.model_dump(mode="json"), Place(f"scenario {scenario.name}"))
     for key, value in values.items():
         tree = _set(tree, key, plant(value, Place(f"{key}={value}")))
     tree = _without_claims(tree, values, "assumed: set by the caller", {})
-    return validate(tree, from_file=False)
+    return validate(tree, from_file=from_file)
 
 
 def _keys(tree: Tree | None) -> set[str]:

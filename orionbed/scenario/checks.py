@@ -10,8 +10,8 @@ from orionbed.scenario.fields import Loc
 from orionbed.scenario.keys import all_keys, look_up
 from orionbed.scenario.network import VARIABILITIES
 from orionbed.scenario.problems import did_you_mean, listed
-from orionbed.scenario.schema import Scenario
 from orionbed.scenario.schedules import BottleneckBoundary, QuantizeBoundary, TopKBoundary
+from orionbed.scenario.schema import Scenario
 
 PROVENANCE_KINDS: Final = ("published", "code", "derived", "assumed", "fitted")
 _BITS: Final = {"bf16": 16, "fp16": 16, "fp32": 32}
@@ -80,7 +80,7 @@ def _names(sections: Sections) -> Iterator[Issue]:
 
 def _network(sections: Sections) -> Iterator[Issue]:
     network = sections["network"]
-    tables = packaged.names("delays", ".csv") or ["us-metros"]
+    tables = packaged.names("delays", ".csv")
     if isinstance(network.delay, str) and network.delay not in tables:
         hint = did_you_mean(network.delay, tables, f"; tables are {', '.join(tables)}, or give one duration like 20 ms")
         yield Issue(("network", "delay"), f"no delay table {network.delay!r}{hint}")
@@ -88,6 +88,16 @@ def _network(sections: Sections) -> Iterator[Issue]:
     if kind not in VARIABILITIES and not Path(kind).is_file():
         hint = did_you_mean(kind, VARIABILITIES, f"; write {listed(VARIABILITIES)}, or the path of a CSV trace")
         yield Issue(("network", "variability"), f"neither a known process nor a file: {kind!r}{hint}")
+
+
+def _places(sections: Sections) -> Iterator[Issue]:
+    table = sections["network"].delay
+    if isinstance(table, str) and table in packaged.names("delays", ".csv"):
+        known = packaged.delay_sites(table)
+        for site in sections["peers"].sites:
+            if site not in known:
+                hint = did_you_mean(site, known, f"; it has {', '.join(known)}; or give network.delay one value")
+                yield Issue(("peers", "sites", site), f"is not in the delay table {table}{hint}", at_key=True)
 
 
 def _positive(sections: Sections) -> Iterator[Issue]:
@@ -136,7 +146,8 @@ def _existing(sections: Sections, where: str, key: str) -> Iterator[Issue]:
     section = key.partition(".")[0]
     known = [name for name in Scenario.model_fields if name not in _NOT_ADDRESSED]
     if section not in known:
-        hint = did_you_mean(section, known, f"; sections are {', '.join(known)}")
+        everything = [key for name in sections if name in known for key in (name, *all_keys(sections[name], name))]
+        hint = did_you_mean(key, everything, f"; sections are {', '.join(known)}")
         yield Issue((where, key), f"the scenario has no key {key}{hint}", at_key=True)
     elif section in sections:
         try:
@@ -153,6 +164,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]
     (("pipeline", "peers"), _sites),
     (("peers",), _names),
     (("network",), _network),
+    (("peers", "network"), _places),
     ((), _positive),
     (("published",), _published),
     (("provenance",), _provenance),

@@ -12,14 +12,16 @@ from pydantic import (
     Discriminator,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     Tag,
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from orionbed.scenario.fields import Block, DataRate, Duration, Listed, NotNegative, Positive, conflicts
+from orionbed.scenario.fields import Block, DataRate, Duration, Listed, NotNegative, Positive, conflicts, quantity_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,11 @@ class Distribution(Block):
     """What all kinds of distribution share."""
 
     dist: str
+
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Name the distribution of a quantity after it: LognormalDataRate."""
+        return cls.__name__ + "".join(quantity_name(param) for param in params)
 
     @property
     def kind(self) -> str:
@@ -73,6 +80,12 @@ class Constant(Distribution, Generic[T]):
     @classmethod
     def _accept_bare_value(cls, data: Any) -> Any:
         return data if isinstance(data, dict | Distribution) else {"dist": "constant", "value": data}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The bare value, or the block."""
+        block = handler(schema)
+        return {"anyOf": [handler.resolve_ref_schema(block)["properties"]["value"], block]}
 
     @model_serializer(mode="wrap")
     def _print_bare_value(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -224,6 +237,14 @@ class Choice(Distribution, Generic[T]):
         if isinstance(data, dict) and data.keys() == {"choice"}:
             return {"dist": "choice", "values": data["choice"]}
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The short form {choice: [...]}, or the block."""
+        block = handler(schema)
+        values = handler.resolve_ref_schema(block)["properties"]["values"]
+        short = {"type": "object", "properties": {"choice": values}, "required": ["choice"]}
+        return {"anyOf": [{**short, "additionalProperties": False}, block]}
 
     @property
     def median(self) -> float:

@@ -6,7 +6,7 @@ carries `FROM_FILE` as its context refuses bare numbers; without it they are tak
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
 from pydantic.json_schema import JsonSchemaValue
@@ -23,7 +23,7 @@ class Block(BaseModel):
     """A mapping of the scenario: frozen, and unknown keys are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=False
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
     )
 
 
@@ -66,17 +66,29 @@ class Quantity:
             except QuantityError as error:
                 raise unsuitable(str(error)) from None
         if info.context == FROM_FILE or isinstance(value, bool) or not isinstance(value, int | float):
-            example = self.dimension.example
+            name, example = self.dimension.name, self.dimension.example
             if isinstance(value, int | float) and not isinstance(value, bool):
-                try:
-                    quantity.parse(repr(value), self.dimension)
-                except QuantityError as error:
-                    raise unsuitable(str(error)) from None
-            raise unsuitable(f"must be {self.dimension.name} with its unit, like {example}, not {describe(value)}")
+                raise unsuitable(quantity.without_unit(str(value), self.dimension))
+            raise unsuitable(f"must be {name} with its unit, like {example}, not {describe(value)}")
         return float(value)
 
     def _to_text(self, value: float) -> str:
         return quantity.show(value, self.dimension)
+
+
+def quantity_name(quantity_type: Any) -> str:
+    """What a type of this module is called: Duration, DataRate, ... or Number."""
+    for carried in get_args(quantity_type)[1:]:
+        if isinstance(carried, Quantity):
+            return carried.dimension.name.partition(" ")[2].title().replace(" ", "")
+    return "PositiveNumber" if get_args(quantity_type) else "Number"
+
+
+class Measures:
+    """Annotation of a field that may be something else, but whose numbers are a quantity: what `uncertain` draws."""
+
+    def __init__(self, quantity_type: Any) -> None:
+        self.quantity_type = quantity_type
 
 
 def describe(value: Any) -> str:
@@ -94,7 +106,7 @@ def describe(value: Any) -> str:
 
 def none_or(value: Any) -> str:
     """The tag of a block that may also be the word none. Tags start with "=" so that they never look like keys."""
-    return "=none" if isinstance(value, str) else "=block"
+    return "=none" if value is None or isinstance(value, str) else "=block"
 
 
 class Percent:
@@ -129,4 +141,12 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]*$"
+DATE_PATTERN: Final = r"^(\d{4}-\d{2}(-\d{2})?)?$"
+KEY_PATTERN: Final = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
+# What each pattern asks for, for messages.
+PATTERNS: Final = {
+    NAME_PATTERN: "made of small letters, digits, dots and dashes, like orion-100b",
+    DATE_PATTERN: "a month or a day, like 2026-06 or 2026-06-30",
+    KEY_PATTERN: "a dotted key of summary.json, like mfu.in_phase",
+}
 Listed = Strict(False)  # noqa: FBT003 -- a list of the file becomes a tuple

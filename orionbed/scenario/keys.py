@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from orionbed.scenario.distributions import MODELS, Constant, Of
-from orionbed.scenario.fields import Block, Loc, Quantity
+from orionbed.scenario.fields import Block, Loc, Measures, Quantity
 
 
 def field_type(field: FieldInfo) -> Any:
@@ -43,7 +43,7 @@ def quantity_type(annotation: Any) -> Any:
     for carried in annotations(annotation):
         if isinstance(carried, Quantity):
             return Annotated[float, carried]
-        if isinstance(carried, Of):
+        if isinstance(carried, Of | Measures):
             return carried.quantity_type
     kinds = members(annotation)
     return float if float in kinds else int if int in kinds else None
@@ -106,13 +106,18 @@ def kinds_of(model: type[Block]) -> tuple[str, ...]:
 
 def blocks_at(root: Any, loc: Loc) -> list[type[Block]]:
     """The blocks that may stand at a location of a validation error, its tags included."""
+    return [kind for kind in types_at(root, loc) if _is_block(kind)]
+
+
+def types_at(root: Any, loc: Loc) -> list[Any]:
+    """The types that may stand at a location of a validation error, its tags included."""
     types = members(root)
     for part in loc:
         tag = str(part).removeprefix("=")
         chosen = [t for t in types if _is_block(t) and tag in kinds_of(t)]
         inside = [kind for t in types for kind in _children(t, part)]
         types = chosen or inside or types
-    return [t for t in types if _is_block(t)]
+    return types
 
 
 def _is_block(kind: Any) -> bool:

@@ -111,14 +111,14 @@ class Peers(Block):
     )
     kernel_scale: Positive = Field(
         default=1.0,
-        description="Factor on the speed of all kernels, for clocks and hosts below the profile's (default 1).",
+        description="Factor on the speed of all kernels, for hosts slower than the profile (default 1).",
     )
     sites: dict[str, Annotated[int, Field(ge=0)]] = Field(
         min_length=1, description="Number of peers on each site; they add up to stages x replicas."
     )
     placement: Literal["spread", "grouped"] = Field(
         default="spread",
-        description="`spread` (default) deals neighbouring stages out to different sites, `grouped` keeps them together.",
+        description="`spread` (default) puts neighbouring stages on different sites, `grouped` keeps them together.",
     )
     speed: NumberDist = Field(
         default=Constant[NotNegative](value=1.0),

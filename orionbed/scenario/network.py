@@ -16,6 +16,7 @@ from orionbed.scenario.fields import (
     DataSize,
     Duration,
     Fraction,
+    Measures,
     describe,
     none_or,
     unsuitable,
@@ -43,6 +44,7 @@ Delay = Annotated[
     BeforeValidator(_delay),
     PlainSerializer(lambda v: v if isinstance(v, str) else quantity.show(v, quantity.DURATION), when_used="json"),
     WithJsonSchema({"type": "string"}),
+    Measures(Duration),
 ]
 
 
@@ -87,7 +89,7 @@ class Storage(Block):
     streams: Count = Field(default=16, description="Parallel connections of one transfer (default 16).")
     rate: Annotated[DataRate, Field(gt=0)] | None = Field(
         default=None,
-        description="Rate of the store for all peers together in each direction (default null: unlimited).",
+        description="Rate of the store for all peers together, each way (default null: unlimited).",
     )
 
 
@@ -108,12 +110,12 @@ class Network(Block):
     )
     delay: Delay = Field(
         default="us-metros",
-        description="One-way delay: a table of scenarios/delays (default us-metros) or one value for all pairs, like 20 ms.",
+        description="One-way delay: a table of scenarios/delays (default us-metros), or one value like 20 ms.",
     )
     jitter: JitterOrNone = Field(default=Jitter(), description="Random extra delay of messages, or none.")
     variability: str = Field(
         default="constant",
-        description="How link rates vary: constant (default), shaped, cloud, shared, bad, or a CSV trace (t,peer,dir,bps).",
+        description="How link rates vary: constant (default), shaped, cloud, shared, bad, or a CSV trace file.",
     )
     transport: Transport = Field(default=Transport(), description="Streams, windows and congestion control.")
     site_uplink: _OptionalRate = Field(

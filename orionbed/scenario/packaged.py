@@ -1,5 +1,6 @@
 """The files that come with orionbed: scenarios, GPU profiles, delay tables."""
 
+import csv
 import os
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def missing(name: str) -> str:
     known = names()
     hint = did_you_mean(name.removesuffix(".yaml").rpartition("/")[2], known)
     return f"no such file, nor a packaged scenario{hint or '; packaged are ' + ', '.join(known)}"
+
+
+def delay_sites(table: str) -> list[str]:
+    """The sites that a packaged delay table knows."""
+    lines = (FOLDER / "delays" / f"{table}.csv").read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(line for line in lines if line and not line.startswith("#"))
+    return sorted({row[column] for row in rows for column in ("site", "other")})
 
 
 def gpu_file(name: str) -> tuple[Path, str]:

@@ -40,9 +40,15 @@ class ScenarioError(ValueError):
 
 def did_you_mean(word: str, known: Sequence[str], otherwise: str = "") -> str:
     """`; did you mean X?` for the nearest known word, else `otherwise`."""
+    near = nearest(word, known)
+    return f"; did you mean {near}?" if near else otherwise
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that `word` was probably meant to be; capitals and dashes for underscores count little."""
     folded = {name.lower().replace("_", "-"): name for name in known}
     near = get_close_matches(word.lower().replace("_", "-"), list(folded), n=1, cutoff=0.6)
-    return f"; did you mean {folded[near[0]]}?" if near else otherwise
+    return folded[near[0]] if near else None
 
 
 def listed(words: Iterable[str]) -> str:

@@ -1,28 +1,29 @@
 """A scenario as YAML, and its schema as JSON Schema."""
 
-from copy import deepcopy
 from typing import Any
 
 import yaml
 
+from orionbed.quantity import DIMENSIONS, show
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.yaml_file import resolve
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what our own reader would not take for text."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML's name, replaced as a whole
+    """Writes everything out, and quotes text that our reader or one of YAML 1.1 would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- every value is written out
         return True
 
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
-        if kind is yaml.ScalarNode and implicit[0]:
-            found = resolve(value)
-            names = {type(None): "null", bool: "bool", int: "int", float: "float"}
-            return f"tag:yaml.org,2002:{names.get(type(found), 'str')}"
-        return str(super().resolve(kind, value, implicit))
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        found = _NAMES.get(type(resolve(value))) if kind is yaml.ScalarNode and implicit[0] else None
+        return f"tag:yaml.org,2002:{found}" if found else super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
+
+_NAMES = {type(None): "null", bool: "bool", int: "int", float: "float"}
+
+
+_DIMENSIONS = {dimension.name: dimension for dimension in DIMENSIONS}
 
 
 def to_yaml(scenario: Scenario) -> str:
@@ -34,37 +35,52 @@ def to_yaml(scenario: Scenario) -> str:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a scenario file. A file with `extends` may leave out what its parent has."""
-    complete = Scenario.model_json_schema()
+    complete = _tidy(Scenario.model_json_schema())
     definitions = complete.pop("$defs")
-    partial = {f"{name}Part": _without_required(block) for name, block in definitions.items()}
+    partial = {f"{name}Part": _partial(block) for name, block in definitions.items()}
+    child = _partial(complete)
+    child["properties"]["extends"] = {
+        "type": "string",
+        "description": "Path (relative to this file) or name of the scenario that this one changes.",
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "orionbed scenario",
         "if": {"required": ["extends"]},
         "then": {"$ref": "#/$defs/ScenarioPart"},
         "else": {"$ref": "#/$defs/Scenario"},
-        "$defs": {**definitions, "Scenario": complete, **partial, "ScenarioPart": _extending(complete)},
+        "$defs": {**definitions, "Scenario": complete, **partial, "ScenarioPart": child},
     }
 
 
-def _extending(schema: dict[str, Any]) -> dict[str, Any]:
-    part: dict[str, Any] = _without_required(schema)
-    part["properties"]["extends"] = {
-        "type": "string",
-        "description": "Path (relative to this file) or name of the scenario that this one changes.",
-    }
-    return part
+def _tidy(schema: Any) -> Any:
+    """The schema with defaults as they are written in a file, and without bounds of numbers on text."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidy = {key: _tidy(value) for key, value in schema.items()}
+    dimension = _DIMENSIONS.get(tidy.get("items", tidy).get("x-dimension"))
+    if dimension is not None:
+        tidy = {key: value for key, value in tidy.items() if not key.endswith(("inimum", "aximum"))}
+        default = tidy.get("default")
+        if isinstance(default, float | int):
+            tidy["default"] = show(default, dimension)
+        elif isinstance(default, list):
+            tidy["default"] = [show(value, dimension) for value in default]
+    return tidy
 
 
-def _without_required(schema: Any) -> Any:
+def _partial(schema: Any) -> Any:
     """The schema with nothing required, and its references pointing at definitions of the same kind."""
     if isinstance(schema, list):
-        return [_without_required(item) for item in schema]
+        return [_partial(item) for item in schema]
     if not isinstance(schema, dict):
-        return deepcopy(schema)
-    names = {"oneOf": "anyOf"}
-    part = {names.get(key, key): _without_required(value) for key, value in schema.items() if key != "required"}
-    if isinstance(part.get("$ref"), str):
-        part["$ref"] += "Part"
+        return schema
+    # What is not required cannot tell blocks apart, so several may fit.
+    part = {"anyOf" if key == "oneOf" else key: _partial(value) for key, value in schema.items()}
+    part.pop("required", None)
     part.pop("discriminator", None)
+    if "$ref" in part:
+        part["$ref"] += "Part"
     return part

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from orionbed.scenario.fields import Block, Count, Duration
 
@@ -47,11 +47,24 @@ class TopKBoundary(Block):
 Boundary = Annotated[NoBoundary | BottleneckBoundary | QuantizeBoundary | TopKBoundary, Field(discriminator="kind")]
 
 
+def _window_tag(value: object) -> str:
+    return "=name" if isinstance(value, str) else "=number"
+
+
+Window = Annotated[
+    Annotated[Literal["auto"], Tag("=name")] | Annotated[Count, Tag("=number")], Discriminator(_window_tag)
+]
+
+
 class QueueSchedule(Block):
     """Asynchronous and queue-driven: backward first, forward while fewer than `window` micro-batches are in flight."""
 
     kind: Literal["queue"] = Field(description="queue: asynchronous, backward first.")
-    window: Count = Field(default=16, description="Micro-batches in flight at one peer at most (default 16).")
+    window: Window = Field(
+        default=16,
+        description="Micro-batches in flight at one peer at most (default 16), or `auto`: open until the peer has "
+        "finished 3 backwards, then the number in flight at that moment.",
+    )
     router: Literal["replica", "random", "swarm", "shortest-queue", "fastest"] = Field(
         default="swarm", description="How a peer of the next stage is chosen (default swarm: by free cache and queue)."
     )
@@ -62,15 +75,13 @@ class QueueSchedule(Block):
     recompute: Recompute = Field(default="full", description=_RECOMPUTE)
     cache_ttl: Duration = Field(
         default=300.0,
-        description="Life of a cached activation, times the stages left to the end (default 300 s); then it is dropped.",
+        description="Life of a cached activation, times the stages from here to the end (default 300 s).",
     )
     connect_timeout: Duration = Field(default=5.0, description="Wait for a peer that does not answer (default 5 s).")
     attempts: Count = Field(default=5, description="Peers tried before a micro-batch is given up (default 5).")
     poll_loop: Duration = Field(default=0.010, description="Pause of a peer's loop between two looks (default 10 ms).")
     poll_empty: Duration = Field(default=0.100, description="Pause when the queue was empty (default 100 ms).")
-    poll_full: Duration = Field(
-        default=1.0, description="Pause of the first stage when its window is full (default 1 s)."
-    )
+    poll_full: Duration = Field(default=1.0, description="Pause of the first stage with a full window (default 1 s).")
 
 
 class StaticSchedule(Block):

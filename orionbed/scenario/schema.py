@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from orionbed.scenario.fields import Block, Listed, NAME_PATTERN
+from orionbed.scenario.fields import NAME_PATTERN, Block, Listed
 from orionbed.scenario.layout import Batch, Model, Peers, Pipeline
 from orionbed.scenario.network import Network
 from orionbed.scenario.sections import ChurnOrNone, Cost, Datacenter, MergeOrNone, Published, Report, Run

@@ -6,6 +6,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from orionbed.scenario.distributions import DurationDist
 from orionbed.scenario.fields import (
+    DATE_PATTERN,
+    KEY_PATTERN,
     Block,
     DataRate,
     Duration,
@@ -86,9 +88,7 @@ class Cost(Block):
     datacenter_gpu_hour: MoneyPerHour | None = Field(
         default=None, description="Price of one GPU in the datacenter (default null: not compared)."
     )
-    prices_as_of: str = Field(
-        default="", pattern=r"^(\d{4}-\d{2}(-\d{2})?)?$", description="Month or day of the prices, like 2026-06."
-    )
+    prices_as_of: str = Field(default="", pattern=DATE_PATTERN, description="Month or day of the prices, like 2026-06.")
 
 
 class Run(Block):
@@ -130,9 +130,7 @@ class Report(Block):
 class Published(Block):
     """A published number that the run is compared with."""
 
-    quantity: str = Field(
-        pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", description="Dotted key of summary.json, like mfu.in_phase."
-    )
+    quantity: str = Field(pattern=KEY_PATTERN, description="Dotted key of summary.json, like mfu.in_phase.")
     value: float = Field(description="The published value, in the unit of summary.json (fractions 0 to 1, SI).")
     source: str = Field(min_length=1, description="Where it was published.")
     kind: Literal["input", "prediction"] = Field(

@@ -51,7 +51,7 @@ def plant(value: Any, place: Place) -> Tree:
 def merged(parent: Tree, child: Tree, path: str = "") -> tuple[Tree, list[str]]:
     """`child` laid over `parent`, and the dotted keys whose value it changed.
 
-    Mappings merge deeply; lists and scalars replace. A block whose `kind` changes and a distribution replace as a whole.
+    Mappings merge deeply; lists and scalars replace. So do distributions, and blocks whose `kind` changes.
     """
     if not (isinstance(parent.value, dict) and isinstance(child.value, dict)) or _replaces(parent, child):
         return child, ([path] if parent.plain() != child.plain() else [])

@@ -55,7 +55,7 @@ def problems(scenario: Scenario, tree: Tree) -> list[Problem]:
                 continue
         for where, value in probes:
             try:
-                apply(certain, {key: value})
+                apply(certain, {key: value}, from_file=options is not None)
             except ScenarioError as error:
                 found += [problem_at(tree, where, f"would make {p.key} wrong: {p.message}") for p in error.problems]
     return found

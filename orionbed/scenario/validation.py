@@ -14,7 +14,10 @@ from orionbed.scenario.tree import Tree
 
 
 def validate(tree: Tree, *, from_file: bool = True) -> Scenario:
-    """The scenario of `tree`; bare numbers are SI quantities unless `from_file`. Raises ScenarioError with all problems."""
+    """The scenario of `tree`; bare numbers are SI quantities unless `from_file`.
+
+    Raises ScenarioError with all problems.
+    """
     context = FROM_FILE if from_file else None
     data = tree.plain()
     problems, scenario = [], None
@@ -38,5 +41,5 @@ def _valid_sections(data: dict[str, Any], wrong: set[str], context: str | None) 
             continue
         given = name in data
         adapter: TypeAdapter[Any] = TypeAdapter(field_type(field))
-        sections[name] = adapter.validate_python(data[name], strict=True, context=context) if given else field.default
+        sections[name] = adapter.validate_python(data[name], context=context) if given else field.default
     return sections

@@ -1,7 +1,7 @@
 """A strict YAML 1.2 reader that knows where everything stands.
 
-PyYAML supplies the events; what plain words mean is decided here by the core schema of YAML 1.2: `no`, `on`, `12:30` and
-`2026-06-01` are text and `1e-3` is a number. Refused: duplicate keys, tags, merge keys (`<<`; `extends` does that),
+PyYAML supplies the events; what plain words mean is decided here by the core schema of YAML 1.2: `no`, `on`, `12:30`
+and `2026-06-01` are text and `1e-3` is a number. Refused: duplicate keys, tags, merge keys (`<<`; `extends` does that),
 several documents, anything but a mapping at the root, and aliases that blow up. Anchors and aliases are fine.
 """
 
@@ -144,7 +144,11 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, key)
         if event.tag is not None:
-            self.refuse(event, key, f"tag {event.tag} is not supported; write the plain value")
+            self.refuse(
+                event,
+                key,
+                f"tag {event.tag.replace('tag:yaml.org,2002:', '!!')} is not supported; write the plain value",
+            )
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):

@@ -30,6 +30,9 @@ class Policy(Protocol):
     def next_action(self) -> Action | None:
         """What to start now, or `None` to wait; starting it is then taken for granted."""
 
+    num_steps: int
+    """Optimizer steps taken."""
+
     @property
     def waiting(self) -> Waiting:
         """Why `next_action` gave `None`."""
@@ -51,3 +54,6 @@ class Policy(Protocol):
 
     def reset(self) -> None:
         """Forget everything in flight, as at an epoch boundary."""
+
+    def restart(self) -> None:
+        """Begin anew as a new process: also forget what was learnt."""

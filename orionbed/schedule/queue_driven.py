@@ -7,9 +7,16 @@ from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
 from orionbed.schedule.routers import Router, StageView
 
+AUTO_BACKWARDS = 3
+OPEN = 1 << 30
+MOST_BROADCAST = 1 << 10  # an open window is told to the others as this many slots
+
 
 class QueueDrivenPolicy:
     """Backward whenever one is queued; else forward while fewer than `window` micro-batches are in flight here.
+
+    A `window` of `None` sizes itself, as IOTA's automatic cache does: it is open until this peer has finished
+    `AUTO_BACKWARDS` backwards, and then stays at the number in flight at that moment.
 
     In flight are micro-batches whose forward this peer has started and whose gradient it has not yet used. The first
     stage makes new micro-batches through `source`. The last stage runs forward, loss and backward in one go (a B) and
@@ -20,10 +27,12 @@ class QueueDrivenPolicy:
     __slots__ = (
         "_backwards",
         "_backwards_since_step",
+        "_backwards_to_freeze",
         "_came_from",
         "_forwards",
         "_is_first",
         "_is_last",
+        "_opens_itself",
         "_router",
         "_source",
         "local_step_every",
@@ -39,14 +48,16 @@ class QueueDrivenPolicy:
         num_stages: int,
         replica: int,
         *,
-        window: int,
+        window: int | None,
         local_step_every: int,
         router: Router,
         source: Callable[[], int] | None,
     ) -> None:
         self.stage = stage
         self.replica = replica
-        self.window = window
+        self.window = OPEN if window is None else window
+        self._opens_itself = window is None
+        self._backwards_to_freeze = AUTO_BACKWARDS if window is None else 0
         self.local_step_every = local_step_every
         self.num_steps = 0
         self._router = router
@@ -104,6 +115,10 @@ class QueueDrivenPolicy:
         """Count backwards towards the next optimizer step."""
         if action.kind == "B":
             self._backwards_since_step += 1
+            if self._backwards_to_freeze:
+                self._backwards_to_freeze -= 1
+                if not self._backwards_to_freeze:
+                    self.window = max(1, len(self._came_from))
         elif action.kind == "STEP":
             self._backwards_since_step = 0
             self.num_steps += 1
@@ -140,7 +155,7 @@ class QueueDrivenPolicy:
     @property
     def num_free(self) -> int:
         """Free slots of the in-flight window, as broadcast to the other peers."""
-        return self.window - len(self._came_from)
+        return min(self.window, MOST_BROADCAST) - len(self._came_from)
 
     @property
     def num_queued(self) -> int:
@@ -153,3 +168,10 @@ class QueueDrivenPolicy:
         self._backwards.clear()
         self._came_from.clear()
         self._backwards_since_step = 0
+
+    def restart(self) -> None:
+        """Begin anew as a new process: a window that sizes itself opens again."""
+        self.reset()
+        if self._opens_itself:
+            self.window = OPEN
+            self._backwards_to_freeze = AUTO_BACKWARDS

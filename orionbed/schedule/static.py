@@ -136,3 +136,7 @@ class StaticPolicy:
         self._position = 0
         self._arrived.clear()
         self._started.clear()
+
+    def restart(self) -> None:
+        """Begin anew as a new process."""
+        self.reset()

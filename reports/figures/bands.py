@@ -78,6 +78,7 @@ def draw(run: Run) -> Plot | None:
             axes.set_yticks(places, [key for key, _ in moved])
             axes.set_ylim(len(moved) - 0.4, -0.6)
             axes.set_xlim(-1, 1)
+            axes.set_xticks((-1, -0.5, 0, 0.5, 1))
             axes.set_xlabel("rank correlation with MFU by the wall clock")
             quiet(axes, grid="x")
             for tick in axes.get_yticklabels():

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from reports.figures.drawing import Plot, look, new_figure, quiet
+from reports.figures.drawing import Plot, logarithmic, look, new_figure, quiet
 from reports.formatting import percent, rate
 from reports.palette import INK, LINE, MUTED, ORANGE, SERIES
 from reports.run_folder import Run
@@ -18,7 +18,8 @@ _COLOURS: Final = {UNCOMPRESSED: ORANGE}
 
 def boundary_label(boundary: str) -> str:
     """Return the words for a kind of stage boundary."""
-    return "uncompressed boundaries" if boundary == UNCOMPRESSED else f"{boundary} boundaries"
+    names = {UNCOMPRESSED: "uncompressed", "resbm": "ResBM", "quantize": "quantised", "topk": "top-k"}
+    return f"{names.get(boundary, boundary)} boundaries"
 
 
 def curves(run: Run) -> dict[str, list[tuple[float, float]]]:
@@ -60,15 +61,12 @@ def draw(run: Run) -> Plot | None:
                 f"this run’s median, {rate(median)}", (median / 1e6, 0.02), xytext=(4, 0),
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=MUTED,
             )  # fmt: skip
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda *_: "")
+        logarithmic(axes)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f} %")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("median uplink, Mbit/s (logarithmic)")
         axes.set_ylabel("share of datacenter speed")
         quiet(axes, grid="y")
-        axes.tick_params(which="minor", length=0)
     rows = [(boundary, x, y) for boundary, points in found.items() for x, y in points]
     columns = ("boundary", "uplink_bps", "relative_speed")
     return Plot("bandwidth", "How much bandwidth it needs", _reading(run), figure, columns, rows)
@@ -95,7 +93,7 @@ def _separate_labels(texts: Iterable[object]) -> None:
 
 def _reading(run: Run) -> str:
     found = curves(run)
-    text = "Each curve says what share of a datacenter’s speed is left when the median uplink is the one below"
+    text = "Each curve says what share of a datacenter’s speed is left at a median uplink"
     ends = {boundary: points[-1][1] for boundary, points in found.items()}
     needed = {
         (str(entry.get("boundary")), float(entry["share"])): entry.get("uplink_bps")
@@ -107,7 +105,7 @@ def _reading(run: Run) -> str:
         plain = at.get(UNCOMPRESSED)
         packed = next(((b, v) for b, v in at.items() if b != UNCOMPRESSED and v), None)
         if packed and plain:
-            needs = f"{packed[0]} needs {rate(packed[1])} where uncompressed boundaries need {rate(plain)}"
+            needs = f"{boundary_label(packed[0])} need {rate(packed[1])}, uncompressed ones {rate(plain)}"
             return f"{text}: for {percent(share, 0)} {needs}."
         if packed:
             return (

@@ -132,6 +132,16 @@ def quiet(axes: Axes, *, grid: str | None = None) -> None:
         axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]
 
 
+def logarithmic(axes: Axes) -> None:
+    """Make the x axis logarithmic, with marks at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+
+
 def legend_below(axes: Axes, handles: Sequence[Any], labels: Sequence[str], columns: int = 4) -> None:
     """Put a legend under the axes, out of the data's way."""
     axes.figure.legend(

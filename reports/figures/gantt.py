@@ -38,7 +38,7 @@ def draw(window: Window) -> Plot:
                 PolyCollection(list(corners), facecolors=style.colour, edgecolors=edge, linewidths=0.25)
             )
             handles.append(Patch(color=style.colour))
-            labels.append(f"waiting: {style.label}" if style.form == "idle" else style.label)
+            labels.append(style.label)
         axes.set_xlim(0, still.until_s - window.from_s)
         axes.set_ylim(len(window.rows) - 0.3, -0.7)
         axes.set_yticks(range(len(window.rows)), window.rows)
@@ -68,7 +68,7 @@ def reading(window: Window) -> str:
     )
     if waiting:
         most = max(waiting, key=lambda style: waiting[style])
-        text += f" and wait most for this reason: {most.label} ({percent(waiting[most])})"
+        text += f", and the largest idle share is “{most.label}” ({percent(waiting[most])})"
     return text + "."
 
 

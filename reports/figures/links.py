@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from reports.figures.drawing import Plot, look, new_figure, quiet
+from reports.figures.drawing import Plot, logarithmic, look, new_figure, quiet
 from reports.formatting import percent, rate
-from reports.palette import BLUE, INK, MUTED, ORANGE, SERIES
+from reports.palette import BLUE, INK, ORANGE, SERIES
 from reports.run_folder import Run
 
 
@@ -55,10 +55,7 @@ def draw(run: Run) -> Plot | None:
         if len(set(sites)) <= 8:
             scatter.legend(loc="lower left", ncols=2, handletextpad=0.2, columnspacing=1.0)
         for panel in (axes, scatter):
-            panel.set_xscale("log")
-            panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-            panel.xaxis.set_minor_formatter(lambda *_: "")
-            panel.tick_params(which="minor", length=0, labelcolor=MUTED)
+            logarithmic(panel)
     columns = [
         *("peer", "stage", "replica", "site", "uplink_bps", "downlink_bps", "speed", "busy_s", "microbatches"),
         *("bytes_up", "bytes_down", "utilisation_up", "down_s", "mfu"),

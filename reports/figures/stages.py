@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from orionbed.tracing import CAUSE_LABELS
 from reports.figures.drawing import Plot, legend_below, look, new_figure, quiet
 from reports.formatting import percent
-from reports.palette import INK, cause_colour, cause_label
+from reports.palette import INK, cause_colour, cause_label, cause_phrase
 from reports.run_folder import Run
 
 _OWN_COLUMNS = ("stage", "layers", "parameters", "memory_bytes")
@@ -79,5 +79,5 @@ def _reading(stages: list[str], causes: list[str], share: NDArray[np.float64]) -
     most = losses[int(np.argmax(gap))]
     return (
         f"{text}: stage {stages[best]} spends the most of it on useful work ({percent(float(useful[best]))}), "
-        f"stage {stages[worst]} the least ({percent(float(useful[worst]))}), chiefly for {cause_label(causes[most])}."
+        f"stage {stages[worst]} the least ({percent(float(useful[worst]))}), losing more to {cause_phrase(causes[most])}."
     )

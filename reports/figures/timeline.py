@@ -49,11 +49,13 @@ def draw(run: Run) -> Plot | None:
 
         figure = new_figure(3.5)
         axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
-        t, points = _thinned(time / _HOUR_S, mfu)
-        axes.plot(t, points, color=SKY, linewidth=0.6, alpha=0.75)
-        axes.plot(time / _HOUR_S, smooth, color=BLUE, linewidth=1.8)
+        # A gap in the light line where nothing is meant to be trained: it would only draw the merges again.
+        training = np.array([phase != "merge" for phase in timeline.text("phase")])
+        t, points = _thinned(time / _HOUR_S, np.where(training, mfu, np.nan))
+        axes.plot(t, points, color=SKY, linewidth=0.7, alpha=0.8)
+        axes.plot(time / _HOUR_S, _whole(smooth, round(smooth_s / step)), color=BLUE, linewidth=1.8)
         handles: list[Any] = [Line2D([], [], color=SKY), Line2D([], [], color=BLUE, linewidth=1.8)]
-        labels = [f"every {duration(step)}", f"mean over {duration(smooth_s)}"]
+        labels = [f"each {duration(step)} of training", f"mean over {duration(smooth_s)}, merges included"]
         merges = _spans(run.table("marks"), ("merge",))
         for start, end in merges:
             axes.axvspan(start / _HOUR_S, end / _HOUR_S, color=GREEN, alpha=0.22, linewidth=0)
@@ -87,8 +89,17 @@ def _thinned(time: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[ND
     if group == 1:
         return time, values
     whole = len(values) // group * group
-    means = values[:whole].reshape(-1, group).mean(axis=1)
-    return time[:whole].reshape(-1, group).mean(axis=1), means
+    return time[:whole].reshape(-1, group).mean(axis=1), values[:whole].reshape(-1, group).mean(axis=1)
+
+
+def _whole(smooth: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the mean without its ends, where it is one over less than its width."""
+    half = width // 2
+    if len(smooth) <= 4 * half:
+        return smooth
+    trimmed = np.full_like(smooth, np.nan)
+    trimmed[half : len(smooth) - half] = smooth[half : len(smooth) - half]
+    return trimmed
 
 
 def _spans(marks: Table | None, kinds: Iterable[str]) -> list[tuple[float, float]]:
@@ -142,15 +153,14 @@ def _peers_strip(run: Run, axes: Axes, time: NDArray[np.float64], peers: NDArray
 
 
 def _reading(run: Run, smooth_s: float, smooth: NDArray[np.float64], time: NDArray[np.float64]) -> str:
-    text = f"The heavy line is the mean over {duration(smooth_s)}"
+    text = f"The heavy line is the mean over {duration(smooth_s)}, merges included"
     if _spans(run.table("marks"), ("merge",)):
-        text += ", green bands are merges"
-    half = max(1, round(smooth_s / 2 / float(np.median(np.diff(time)))))
-    inner = smooth[half:-half] if len(smooth) > 4 * half else smooth
+        text += "; green bands are merges"
+    inner = _whole(smooth, round(smooth_s / float(np.median(np.diff(time)))))
     if np.isfinite(inner).any():
         low, high = float(np.nanmin(inner)), float(np.nanmax(inner))
-        at = float(time[np.flatnonzero(smooth == low)[0]]) / _HOUR_S
-        text += f"; it moves between {percent(low)} (near hour {at:.1f}) and {percent(high)}"
+        at = float(time[np.nanargmin(inner)]) / _HOUR_S
+        text += f"; the mean moves between {percent(low)} (near hour {at:.1f}) and {percent(high)}"
     down = _spans(run.table("marks"), ("down",))
     if down:
         text += f", and peers went away {len(down)} {'time' if len(down) == 1 else 'times'}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reports.figures.drawing import Plot, look, new_figure, quiet
 from reports.formatting import percent
-from reports.palette import BLUE, INK, LINE, MUTED, cause_colour, cause_label, is_own_work
+from reports.palette import BLUE, INK, LINE, MUTED, cause_colour, cause_label, cause_phrase, is_own_work
 from reports.run_folder import Run
 
 
@@ -50,9 +50,11 @@ def reading(run: Run) -> str:
         f"until {percent(useful)} useful work is left"
     )
     if largest:
-        text += f"; the largest is {largest.label} ({percent(largest.fraction)})"
+        text += f"; the largest is {cause_phrase(largest.cause)} ({percent(largest.fraction)})"
     if outside and largest and outside.cause != largest.cause:
-        text += f", the largest outside the GPUs’ own work is {outside.label} ({percent(outside.fraction)})"
+        text += (
+            f", the largest outside the GPUs’ own work is {cause_phrase(outside.cause)} ({percent(outside.fraction)})"
+        )
     return text + "."
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic that must come out exactly (issue of record: the public Orion-100B configuration)."""
+"""Arithmetic that must come out exactly: the public Orion-100B configuration and closed forms."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orionbed import model as arithmetic
+from orionbed.scenario.schedules import (
+    BottleneckBoundary,
+    Boundary,
+    NoBoundary,
+    QuantizeBoundary,
+    TopKBoundary,
+)
 
 
 @dataclass(frozen=True)
@@ -19,14 +26,6 @@ class Shape:
     vocab: int = 128256
     tied_embeddings: bool = False
     dtype: str = "bf16"
-
-
-@dataclass(frozen=True)
-class Narrow:
-    kind: str
-    width: int = 0
-    bits: int = 0
-    keep: int = 0
 
 
 ORION = Shape(layers=90, hidden=9216, ffn=32256, heads=72, kv_heads=8)
@@ -63,7 +62,7 @@ def test_orion_stage_parameters() -> None:
 
 def test_orion_boundary_is_64_times_narrower() -> None:
     plain = arithmetic.boundary_bytes(8000, 9216, "bf16", None)
-    narrow = arithmetic.boundary_bytes(8000, 9216, "bf16", Narrow("resbm", width=144))
+    narrow = arithmetic.boundary_bytes(8000, 9216, "bf16", BottleneckBoundary(kind="resbm", width=144))
     assert (plain, narrow, plain / narrow) == (147_456_000, 2_304_000, 64.0)
     assert plain / 2**20 == 140.625
     assert round(narrow / 2**20, 3) == 2.197
@@ -72,15 +71,15 @@ def test_orion_boundary_is_64_times_narrower() -> None:
 @pytest.mark.parametrize(
     ("boundary", "expected"),
     [
-        (Narrow("none"), 8 * 64 * 2),
-        (Narrow("bottleneck", width=4), 8 * 4 * 2),
-        (Narrow("subspace", width=4), 8 * 4 * 2),
-        (Narrow("quantize", bits=4), 8 * 64 // 2),
-        (Narrow("quantize", bits=3), 192),
-        (Narrow("topk", keep=5), 8 * 5 * 6),
+        (NoBoundary(kind="none"), 8 * 64 * 2),
+        (BottleneckBoundary(kind="bottleneck", width=4), 8 * 4 * 2),
+        (BottleneckBoundary(kind="subspace", width=4), 8 * 4 * 2),
+        (QuantizeBoundary(kind="quantize", bits=4), 8 * 64 // 2),
+        (QuantizeBoundary(kind="quantize", bits=3), 192),
+        (TopKBoundary(kind="topk", keep=5), 8 * 5 * 6),
     ],
 )
-def test_boundary_bytes_by_kind(boundary: Narrow, expected: int) -> None:
+def test_boundary_bytes_by_kind(boundary: Boundary, expected: int) -> None:
     assert arithmetic.boundary_bytes(8, 64, "bf16", boundary) == expected
 
 

@@ -22,9 +22,7 @@ def test_1f1b_warms_up_by_its_distance_from_the_end() -> None:
     assert texts(lists[2]) == "2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3"
 
 
-@given(
-    name=st.sampled_from(sorted(SCHEDULES)), num_stages=st.integers(1, 12), num_microbatches=st.integers(1, 20)
-)
+@given(name=st.sampled_from(sorted(SCHEDULES)), num_stages=st.integers(1, 12), num_microbatches=st.integers(1, 20))
 def test_every_list_has_each_action_once_and_forward_before_backward(
     name: str, num_stages: int, num_microbatches: int
 ) -> None:

@@ -1,0 +1,73 @@
+"""Which resources a transfer crosses: links, the caps that sites, pairs of sites and the store share, and delays."""
+
+from math import inf
+
+from sim.filling import Resource
+from sim.links import Direction, PeerLinks, Storage, Transport
+from sim.transfer import Connection
+
+
+class Routes:
+    """Makes the connections of one network; each resource comes into being with the first route over it.
+
+    Peer to peer: uplink, then out of the site, between the two sites and into the other if these differ, then downlink.
+    Peer to store: uplink, out of the site, the store's intake; from the store: its output, into the site, downlink.
+    Caps that are infinite take no part. A peer and itself need no resource and no time.
+    """
+
+    def __init__(self, links: PeerLinks, transport: Transport, storage: Storage) -> None:
+        self._links = links
+        self._transport = transport
+        self._storage = storage
+        self._store = links.num_peers
+        self._resources: dict[str, Resource] = {}
+
+    def connect(self, source: int, target: int) -> Connection:
+        """Return a closed connection. The store's index is the number of peers. IndexError for others."""
+        if not (0 <= source <= self._store and 0 <= target <= self._store):
+            raise IndexError(f"no way from {source} to {target}: peers are 0 to {self._store - 1}")
+        links = self._links
+        streams = self._transport.streams
+        if source == target:
+            return Connection(source, target, (), delay_s=0.0, ceiling=inf, streams=streams)
+        if self._store in {source, target}:
+            route = self._storage_route(source, target)
+            delay_s = self._storage.delay_s
+            streams = self._storage.streams
+        else:
+            route = self._peer_route(source, target)
+            delay_s = float(links.one_way_s[links.site[source], links.site[target]])
+        ceiling = self._transport.ceiling(2.0 * delay_s, streams)
+        return Connection(source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams)
+
+    def _peer_route(self, source: int, target: int) -> tuple[Resource, ...]:
+        links = self._links
+        site, other = int(links.site[source]), int(links.site[target])
+        between: list[tuple[str, float]] = []
+        if site != other:
+            between = [
+                (f"out:{site}", links.site_uplink),
+                (f"wan:{site}>{other}", links.wan),
+                (f"in:{other}", links.site_downlink),
+            ]
+        return (self._link(source, "up"), *self._caps(between), self._link(target, "down"))
+
+    def _storage_route(self, source: int, target: int) -> tuple[Resource, ...]:
+        links, rate = self._links, self._storage.rate
+        if target == self._store:
+            caps = self._caps([(f"out:{links.site[source]}", links.site_uplink), ("store:in", rate)])
+            return (self._link(source, "up"), *caps)
+        caps = self._caps([("store:out", rate), (f"in:{links.site[target]}", links.site_downlink)])
+        return (*caps, self._link(target, "down"))
+
+    def _link(self, peer: int, direction: Direction) -> Resource:
+        name = f"{direction}:{peer}"
+        if name not in self._resources:
+            self._resources[name] = self._links.link(peer, direction, len(self._resources))
+        return self._resources[name]
+
+    def _caps(self, caps: list[tuple[str, float]]) -> list[Resource]:
+        for name, rate in caps:
+            if rate < inf and name not in self._resources:
+                self._resources[name] = Resource(name, len(self._resources), rate)
+        return [self._resources[name] for name, rate in caps if rate < inf]
