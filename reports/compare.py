@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from reports.quantities import HEADLINES, label, show, show_difference
 from reports.run_folder import lookup
+
+_NOTHING: Final = 5e-6
+"""A relative difference that prints as none: it comes from another order of adding."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,10 @@ class Difference:
 
     def printed(self) -> tuple[str, str, str]:
         """Return a, b and the difference with their units."""
-        a, b = show(self.quantity, self.a), show(self.quantity, self.b)
-        return a, b, show_difference(self.quantity, self.difference)
+        difference = self.difference
+        if self.a and difference is not None and abs(difference) < _NOTHING * abs(self.a):
+            difference = 0.0
+        return show(self.quantity, self.a), show(self.quantity, self.b), show_difference(self.quantity, difference)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON wants it."""

@@ -240,6 +240,7 @@ class Network:
         connection, transport = transfer.connection, self.transport
         now = begin = self._clock.now
         if not connection.route:
+            transfer.deliver = transfer.fn
             self._fly(transfer, now)
             return
         slow = True
@@ -248,13 +249,14 @@ class Network:
             begin = now + opening_s
         elif connection.ready_s == inf:
             connection.ready_s = begin = now + opening_s
-        elif now < connection.ready_s:
+        elif now <= connection.ready_s:
+            # Also when it opens at this very instant: behind those that wait already.
             begin = connection.ready_s
         else:
             idle_s = now - connection.drained_s if connection.num_sharing == 0 else 0.0
             slow = transport.slow_start_after_idle and idle_s > tcp.retransmission_timeout_s(connection.rtt_s)
         transfer.slow = slow and connection.rtt_s > 0.0
-        if begin > now:
+        if begin > now or begin == connection.ready_s:
             transfer.state = WAITING
             transfer.call = self._clock.call_at(begin, self._begin, transfer)
             self._waiting[transfer] = None
@@ -277,11 +279,9 @@ class Network:
                 if rate > 0.0:
                     window = connection.initial_window_bytes
                     size_bytes = transfer.size_bytes
-                    lasts_s = (
-                        tcp.slow_start_s(size_bytes, rate, connection.rtt_s, window)
-                        if transfer.slow
-                        else size_bytes / rate
-                    )
+                    lasts_s = size_bytes / rate
+                    if transfer.slow:
+                        lasts_s = tcp.slow_start_s(size_bytes, rate, connection.rtt_s, window)
                     if now + lasts_s <= min(r.until_s for r in route):
                         self._go_alone(transfer, rate, now + lasts_s)
                         return
@@ -356,16 +356,9 @@ class Network:
         connection = transfer.connection
         connection.num_sharing += 1
         transfer.state = SHARING
-        flow = Flow(
-            connection.route,
-            size_bytes,
-            self._ended,
-            transfer,
-            weight=connection.streams,
-            ceiling=ceiling,
-        )
-        transfer.flow = flow
-        return flow
+        weight = connection.streams
+        transfer.flow = Flow(connection.route, size_bytes, self._ended, transfer, weight=weight, ceiling=ceiling)
+        return transfer.flow
 
     def _double(self, transfer: Transfer) -> None:
         """Let a flow in slow start have twice its window, a round trip after the last time."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from math import inf
+from pathlib import Path
 
 import numpy as np
 
 from orionbed import geography
+from orionbed.bandwidth import GOODPUT_SHARE_OF_L2, PRESETS, varying_links
+from orionbed.bandwidth_trace import read_trace, replay
 from orionbed.plan import Plan
 from orionbed.scenario.network import Network as NetworkBlock
 from orionbed.streams import Streams
@@ -14,14 +17,11 @@ from sim.filling import Profile
 from sim.links import Direction, Floats, Jitter, PeerLinks, Storage, Transport
 from sim.network import Network
 
-# Payload share of a full Ethernet frame: 1448 of 1514 bytes.
-GOODPUT_OF_L2 = 1448 / 1514
-
 
 def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
     """Return the network of `plan`, its links as the plan drew them."""
     block = plan.scenario.network
-    factor = (GOODPUT_OF_L2 if block.rate_is == "l2" else 1.0) / 8.0
+    factor = _bytes_per_s(block)
     uplink = np.array([peer.uplink_bps for peer in plan.peers]) * factor
     downlink = np.array([peer.downlink_bps for peer in plan.peers]) * factor
     links = PeerLinks(
@@ -42,6 +42,11 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
         jitter=_jitter(block),
         storage=Storage(block.storage.delay, block.storage.streams, _cap(block.storage.rate, factor)),
     )
+
+
+def _bytes_per_s(block: NetworkBlock) -> float:
+    """Payload bytes/s per bit/s of the scenario's rates."""
+    return (GOODPUT_SHARE_OF_L2 if block.rate_is == "l2" else 1.0) / 8.0
 
 
 def _cap(rate_bps: float | None, factor: float) -> float:
@@ -78,4 +83,10 @@ def _profiles(
     plan: Plan, streams: Streams, uplink: Floats, downlink: Floats
 ) -> Callable[[int, Direction], Profile | None] | None:
     """Return how each link's capacity varies, or None where none does."""
-    return None
+    kind = plan.scenario.network.variability
+    if kind in PRESETS:
+        variability = PRESETS[kind]
+        return None if variability is None else varying_links(variability, uplink, downlink, streams)
+    trace = read_trace(Path(kind))
+    factor = _bytes_per_s(plan.scenario.network)
+    return lambda peer, direction: replay(trace, plan.peers[peer].name, direction, factor)

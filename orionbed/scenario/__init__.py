@@ -2,13 +2,13 @@
 
 from orionbed.scenario.change import apply
 from orionbed.scenario.distributions import Distribution
+from orionbed.scenario.drawing import draw
 from orionbed.scenario.gpu import GpuProfile, gpu_profile
 from orionbed.scenario.load import load
 from orionbed.scenario.problems import Place, Problem, ScenarioError
 from orionbed.scenario.provenance import assumptions
 from orionbed.scenario.render import json_schema, to_yaml
 from orionbed.scenario.schema import Scenario
-from orionbed.scenario.uncertainty import draw
 
 __all__ = [
     "Distribution",

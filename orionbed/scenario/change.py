@@ -7,7 +7,7 @@ Whoever changes a number takes its source away from it: the provenance of a chan
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from orionbed.scenario.problems import Place, Problem, ScenarioError
+from orionbed.scenario.problems import NOWHERE, Place, Problem, ScenarioError
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.tree import Tree, merged, plant
 from orionbed.scenario.validation import validate
@@ -17,6 +17,7 @@ from orionbed.scenario.yaml_file import read_text
 _NO_SOURCE_NEEDED: Final = {
     "name",
     "title",
+    "datacenter.published",
     "faults",
     "report",
     "published",
@@ -46,11 +47,15 @@ def with_sets(tree: Tree, sets: Sequence[str]) -> Tree:
             if not (equals and key):
                 problems.append(Problem(Place(source), "", "write --set key=value, like --set run.seed=1"))
                 continue
+            if key == "extends":
+                problems.append(Problem(Place(source), key, "can only stand in a file; name that scenario instead"))
+                continue
+            changed = _changed_by(tree, key)
             tree = _set(tree, key, _relocated(read_text(value, source, positions=False)))
         except ScenarioError as error:
             problems += error.problems
         else:
-            tree = _without_claims(tree, [key], "assumed: set on the command line", {})
+            tree = _without_claims(tree, [changed], "assumed: set on the command line", {})
     if problems:
         raise ScenarioError(problems)
     return tree
@@ -62,14 +67,21 @@ def apply(scenario: Scenario, values: Mapping[str, Any], *, from_file: bool = Fa
     Raises ScenarioError.
     """
     tree = plant(scenario.model_dump(mode="json"), Place(f"scenario {scenario.name}"))
+    changed = [_changed_by(tree, key) for key in values]
     for key, value in values.items():
         tree = _set(tree, key, plant(value, Place(f"{key}={value}")))
-    tree = _without_claims(tree, values, "assumed: set by the caller", {})
+    tree = _without_claims(tree, changed, "assumed: set by a program", {})
     return validate(tree, from_file=from_file)
 
 
 def _keys(tree: Tree | None) -> set[str]:
     return set(tree.value) if tree is not None and isinstance(tree.value, dict) else set()
+
+
+def _changed_by(tree: Tree, key: str) -> str:
+    """The key whose value changes when `key` is set: with its `kind`, a block changes as a whole."""
+    block, _, name = key.rpartition(".")
+    return block if name == "kind" and tree.at(*key.split(".")) is not None else key
 
 
 def _relocated(tree: Tree) -> Tree:
@@ -82,7 +94,8 @@ def _set(tree: Tree, key: str, value: Tree, path: str = "") -> Tree:
     name, _, rest = key.partition(".")
     inside = tree.value
     if isinstance(inside, dict):
-        name, rest = _longest(inside, key) or (name, rest)
+        dotted = path in {"provenance.", "uncertain."}
+        name, rest = _longest(inside, key) or ((key, "") if dotted else (name, rest))
         child = inside.get(name) or Tree({}, value.place, value.place)
         new = _set(child, rest, value, f"{path}{name}.") if rest else value
         others = {} if name == "kind" and not rest and _changes(inside, value) else inside
@@ -97,7 +110,8 @@ def _set(tree: Tree, key: str, value: Tree, path: str = "") -> Tree:
     if inside is None:
         return _set(Tree({}, value.place, value.place), key, value, path)
     whole = path.rstrip(".")
-    text = f"{whole} is {inside}, which has no keys; set the whole block, like --set '{whole}={{{name}: ...}}'"
+    example = "[...]" if name.isdecimal() else f"{{{name}: ...}}"
+    text = f"{whole} is {inside}, which has no keys; set it as a whole, like --set '{whole}={example}'"
     raise ScenarioError([Problem(value.place, path + name, text)])
 
 
@@ -115,26 +129,24 @@ def _longest(inside: dict[str, Tree], key: str) -> tuple[str, str] | None:
 
 
 def _without_claims(tree: Tree, changed: Iterable[str], note: str, own: Mapping[str, set[str]]) -> Tree:
-    """The tree without what it says about the `changed` keys, `own` entries excepted."""
-    changed = [key for key in changed if key.partition(".")[0] not in _NO_SOURCE_NEEDED]
+    """The tree without what it says about the `changed` keys, entries of its `own` excepted; `note` is their source."""
+    keys = [key for key in changed if not any(_covers(free, key) for free in _NO_SOURCE_NEEDED)]
     values = dict(tree.value)
-    provenance, uncertain = values.get("provenance"), values.get("uncertain")
-    if provenance is not None and isinstance(provenance.value, dict):
-        mine = own.get("provenance", set())
-        kept = {k: t for k, t in provenance.value.items() if k in mine or not any(_covers(c, k) for c in changed)}
-        place = Place(note)
-        new = {c: Tree(note, place, place) for c in changed if not any(_covers(k, c) for k in mine)}
-        values["provenance"] = Tree(kept | new, provenance.place, provenance.key_place)
-    if uncertain is not None and isinstance(uncertain.value, dict):
-        mine = own.get("uncertain", set())
-        kept = {
-            k: t
-            for k, t in uncertain.value.items()
-            if k in mine or not any(_covers(c, k) or _covers(k, c) for c in changed)
-        }
-        values["uncertain"] = Tree(kept, uncertain.place, uncertain.key_place)
+    for name, outdated in (("provenance", _covers), ("uncertain", _related)):
+        claims, mine = values.get(name), own.get(name, set())
+        inside = claims.value if claims is not None and isinstance(claims.value, dict) else {}
+        kept = {k: text for k, text in inside.items() if k in mine or not any(outdated(key, k) for key in keys)}
+        if name == "provenance":
+            kept |= {key: Tree(note, NOWHERE) for key in keys if not any(_covers(k, key) for k in mine)}
+        if kept != inside:
+            start = claims or Tree({}, NOWHERE)
+            values[name] = Tree(kept, start.place, start.key_place)
     return Tree(values, tree.place, tree.key_place)
 
 
 def _covers(above: str, key: str) -> bool:
     return key == above or key.startswith(above + ".")
+
+
+def _related(one: str, other: str) -> bool:
+    return _covers(one, other) or _covers(other, one)

@@ -85,7 +85,7 @@ class Constant(Distribution, Generic[T]):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """The bare value, or the block."""
         block = handler(schema)
-        return {"anyOf": [handler.resolve_ref_schema(block)["properties"]["value"], block]}
+        return {"title": cls.__name__, "anyOf": [handler.resolve_ref_schema(block)["properties"]["value"], block]}
 
     @model_serializer(mode="wrap")
     def _print_bare_value(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -244,7 +244,7 @@ class Choice(Distribution, Generic[T]):
         block = handler(schema)
         values = handler.resolve_ref_schema(block)["properties"]["values"]
         short = {"type": "object", "properties": {"choice": values}, "required": ["choice"]}
-        return {"anyOf": [{**short, "additionalProperties": False}, block]}
+        return {"title": cls.__name__, "anyOf": [{**short, "additionalProperties": False}, block]}
 
     @property
     def median(self) -> float:

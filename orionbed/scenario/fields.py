@@ -54,9 +54,10 @@ class Quantity:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Text: a number and one of the units."""
         units = "|".join(re.escape(unit) for unit in self.dimension.units)
-        pattern = rf"^{quantity.NUMBER} ?({units})$"
+        number = quantity.NUMBER.removeprefix("[+-]?")
+        pattern = rf"^{number} *({units})$"
         if self.dimension.money:
-            pattern = rf"^(\${quantity.NUMBER}({re.escape(self.dimension.base[1:])})?|{quantity.NUMBER} ?({units}))$"
+            pattern = rf"^(\${number}({re.escape(self.dimension.base[1:])})?|{number} *({units}))$"
         return {"type": "string", "pattern": pattern, "x-dimension": self.dimension.name}
 
     def _to_float(self, value: Any, info: core_schema.ValidationInfo) -> Any:
@@ -81,7 +82,7 @@ def quantity_name(quantity_type: Any) -> str:
     for carried in get_args(quantity_type)[1:]:
         if isinstance(carried, Quantity):
             return carried.dimension.name.partition(" ")[2].title().replace(" ", "")
-    return "PositiveNumber" if get_args(quantity_type) else "Number"
+    return "Number"
 
 
 class Measures:
@@ -145,7 +146,7 @@ DATE_PATTERN: Final = r"^(\d{4}-\d{2}(-\d{2})?)?$"
 KEY_PATTERN: Final = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
 # What each pattern asks for, for messages.
 PATTERNS: Final = {
-    NAME_PATTERN: "made of small letters, digits, dots and dashes, like orion-100b",
+    NAME_PATTERN: "made of small letters, digits, dots, dashes and underscores, like orion-100b",
     DATE_PATTERN: "a month or a day, like 2026-06 or 2026-06-30",
     KEY_PATTERN: "a dotted key of summary.json, like mfu.in_phase",
 }

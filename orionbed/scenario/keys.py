@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from orionbed.scenario.distributions import MODELS, Constant, Of
+from orionbed.scenario.distributions import MODELS, Choice, Constant, Of
 from orionbed.scenario.fields import Block, Loc, Measures, Quantity
 
 
@@ -57,13 +57,12 @@ def look_up(root: Any, key: str, annotation: Any = None) -> tuple[Any, Any]:
     if not key:
         return root, annotation
     parts = key.split(".")
-    if isinstance(root, Constant):
-        raise KeyError(parts[0])
     if isinstance(root, Block):
-        if parts[0] not in type(root).model_fields:
-            raise KeyError(parts[0])
-        field = type(root).model_fields[parts[0]]
-        return look_up(getattr(root, parts[0]), ".".join(parts[1:]), field_type(field))
+        name = "values" if isinstance(root, Choice) and parts[0] == "choice" else parts[0]
+        if name not in type(root).model_fields:
+            raise KeyError(name)
+        field = type(root).model_fields[name]
+        return look_up(getattr(root, name), ".".join(parts[1:]), field_type(field))
     if isinstance(root, Mapping):
         for length in range(len(parts), 0, -1):
             name = ".".join(parts[:length])

@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from orionbed.scenario import packaged, uncertainty
+from orionbed.scenario import packaged
 from orionbed.scenario.change import extended, with_sets
+from orionbed.scenario.drawing import refused
 from orionbed.scenario.network import VARIABILITIES
 from orionbed.scenario.problems import Place, Problem, ScenarioError
 from orionbed.scenario.schema import Scenario
@@ -24,7 +25,7 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Scenario:
         raise ScenarioError([Problem(Place(str(path)), "", packaged.missing(str(path)))])
     tree = with_sets(_read_chain(*found, ()), sets)
     scenario = validate(tree)
-    problems = uncertainty.problems(scenario, tree)
+    problems = refused(scenario, tree)
     if problems:
         raise ScenarioError(problems)
     return scenario

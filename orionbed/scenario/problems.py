@@ -17,6 +17,10 @@ class Place:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
 
+# The place of what nobody wrote.
+NOWHERE = Place("")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong; `key` is dotted, and empty when the file as a whole is meant."""

@@ -3,40 +3,49 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orionbed.scenario.fields import Block
 from orionbed.scenario.gpu import GpuProfile, gpu_profile
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.tree import prefixes
 
 # Settings of the tool and of the comparison, which claim nothing about the world.
 _NO_CLAIMS = {"name", "title", "published", "provenance", "uncertain", "report", "emulator", "real"}
-_NO_SOURCE = ("assumed", "default of the schema")
+_DEFAULT = "default of the schema"
+_UNSOURCED = "given without a source"
 
 
 def assumptions(scenario: Scenario) -> list[dict[str, str]]:
     """Every leaf of the scenario and of its GPU profile: key, value as it would be written, kind and source.
 
-    A leaf has the source of the most specific `provenance` key that covers it; without one it is an assumption.
+    A leaf has the source of the most specific `provenance` key that covers it; without one it is assumed, and the
+    source says whether it is a default of the schema or was given without a source.
     """
     rows = list(_rows(scenario, scenario.provenance, "", _NO_CLAIMS))
     profile = gpu_profile(scenario.peers.gpu)
     return rows + list(_rows(profile, profile.provenance, f"gpus/{profile.name}.", {"name", "title", "provenance"}))
 
 
-def source_of(key: str, provenance: Mapping[str, str]) -> tuple[str, str]:
-    """Kind and source of a dotted key."""
-    for above in prefixes(key):
-        if above in provenance:
-            kind, _, source = provenance[above].partition(":")
-            return kind.strip(), source.strip()
-    return _NO_SOURCE
-
-
 def _rows(
     block: Scenario | GpuProfile, provenance: Mapping[str, str], prefix: str, left_out: set[str]
 ) -> Iterator[dict[str, str]]:
+    defaults = set(_defaults(block, ""))
     for key, value in _leaves(block.model_dump(mode="json", exclude=left_out), ""):
-        kind, source = source_of(key, provenance)
+        named = next((provenance[above] for above in prefixes(key) if above in provenance), None)
+        if named is None:
+            kind, source = "assumed", _UNSOURCED if defaults.isdisjoint(prefixes(key)) else _DEFAULT
+        else:
+            kind, source = (part.strip() for part in named.split(":", 1))
         yield {"key": prefix + key, "value": value, "kind": kind, "source": source}
+
+
+def _defaults(block: Block, key: str) -> Iterator[str]:
+    """Keys whose value is the default."""
+    for name, field in type(block).model_fields.items():
+        below, value = f"{key}.{name}" if key else name, getattr(block, name)
+        if not field.is_required() and value == field.default:
+            yield below
+        elif isinstance(value, Block):
+            yield from _defaults(value, below)
 
 
 def _leaves(data: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """A scenario as YAML, and its schema as JSON Schema."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -35,8 +36,10 @@ def to_yaml(scenario: Scenario) -> str:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a scenario file. A file with `extends` may leave out what its parent has."""
-    complete = _tidy(Scenario.model_json_schema())
-    definitions = complete.pop("$defs")
+    complete = Scenario.model_json_schema()
+    titles = {f"#/$defs/{name}": block["title"] for name, block in complete["$defs"].items()}
+    complete = _tidy(complete, titles)
+    definitions = {block["title"]: block for block in complete.pop("$defs").values()}
     partial = {f"{name}Part": _partial(block) for name, block in definitions.items()}
     child = _partial(complete)
     child["properties"]["extends"] = {
@@ -53,13 +56,15 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _tidy(schema: Any) -> Any:
-    """The schema with defaults as they are written in a file, and without bounds of numbers on text."""
+def _tidy(schema: Any, titles: Mapping[str, str]) -> Any:
+    """The schema with definitions called by their titles, defaults as in a file, and no bounds of numbers on text."""
     if isinstance(schema, list):
-        return [_tidy(item) for item in schema]
+        return [_tidy(item, titles) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    tidy = {key: _tidy(value) for key, value in schema.items()}
+    tidy = {key: _tidy(value, titles) for key, value in schema.items()}
+    if "$ref" in tidy:
+        tidy["$ref"] = f"#/$defs/{titles[tidy['$ref']]}"
     dimension = _DIMENSIONS.get(tidy.get("items", tidy).get("x-dimension"))
     if dimension is not None:
         tidy = {key: value for key, value in tidy.items() if not key.endswith(("inimum", "aximum"))}

@@ -1,5 +1,7 @@
 """The scenario: one file, all sections."""
 
+import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -44,3 +46,11 @@ class Scenario(Block):
     )
     emulator: dict[str, Any] = Field(default={}, description="Settings of the emulator backend, checked there.")
     real: dict[str, Any] = Field(default={}, description="Settings of the real backend, checked there.")
+
+    def __reduce__(self) -> tuple[Callable[[str], "Scenario"], tuple[str]]:
+        """Travel to other processes as JSON: the classes of distributions are made on the fly and cannot be pickled."""
+        return _revive, (self.model_dump_json(),)
+
+
+def _revive(text: str) -> Scenario:
+    return Scenario.model_validate(json.loads(text))

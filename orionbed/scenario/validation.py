@@ -4,11 +4,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from orionbed.scenario import checks
+from orionbed.scenario import checks, uncertainty
 from orionbed.scenario.fields import FROM_FILE
 from orionbed.scenario.keys import field_type
 from orionbed.scenario.messages import problem_at, translate
-from orionbed.scenario.problems import ScenarioError
+from orionbed.scenario.problems import NOWHERE, ScenarioError
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.tree import Tree
 
@@ -29,6 +29,8 @@ def validate(tree: Tree, *, from_file: bool = True) -> Scenario:
         wrong = {detail["loc"][0] for detail in error.errors(include_url=False)}
         sections = _valid_sections(data, {str(name) for name in wrong}, context)
     problems += [problem_at(tree, issue.loc, issue.message, at_key=issue.at_key) for issue in checks.check(sections)]
+    problems += uncertainty.problems(sections, tree)
+    problems = [problem for problem in problems if problem.place != NOWHERE]
     if problems or scenario is None:
         raise ScenarioError(problems)
     return scenario

@@ -78,6 +78,6 @@ def _reading(stages: list[str], causes: list[str], share: NDArray[np.float64]) -
     gap = share[losses, worst] - share[losses, best]
     most = losses[int(np.argmax(gap))]
     return (
-        f"{text}: stage {stages[best]} spends the most of it on useful work ({percent(float(useful[best]))}), "
-        f"stage {stages[worst]} the least ({percent(float(useful[worst]))}), losing more to {cause_phrase(causes[most])}."
+        f"{text}: stage {stages[best]} spends the most of it on useful work ({percent(float(useful[best]))}), stage "
+        f"{stages[worst]} the least ({percent(float(useful[worst]))}), losing more to {cause_phrase(causes[most])}."
     )

@@ -14,25 +14,14 @@ from orionbed.tracing import CAUSE_LABELS, TraceRecorder
 
 FORWARD_S, BACKWARD_S, HOP_S, BOUNDARY_BYTES = 0.63, 1.89, 0.045, 2_304_000.0
 SITES = ("virginia", "ohio", "iowa", "oregon", "california")
+# fmt: off
 LOSSES = {
-    "kernel": 0.235,
-    "recompute": 0.105,
-    "boundary": 0.004,
-    "optimizer": 0.012,
-    "imbalance": 0.03,
-    "fill": 0.011,
-    "window": 0.0,
-    "polling": 0.016,
-    "transfer": 0.028,
-    "upstream": 0.041,
-    "merge_transfer": 0.092,
-    "merge_wait": 0.043,
-    "merge_compute": 0.009,
-    "startup": 0.004,
-    "benched": 0.008,
-    "down": 0.021,
+    "kernel": 0.235, "recompute": 0.105, "boundary": 0.004, "optimizer": 0.012, "imbalance": 0.03, "fill": 0.011,
+    "window": 0.0, "polling": 0.016, "transfer": 0.028, "upstream": 0.041, "merge_transfer": 0.092,
+    "merge_wait": 0.043, "merge_compute": 0.009, "startup": 0.004, "benched": 0.008, "down": 0.021,
     "thrown_away": 0.027,
 }
+# fmt: on
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -47,7 +36,7 @@ def peer_names(stages: int, replicas: int) -> list[str]:
 
 
 def pipeline_trace(stages: int, replicas: int, length_s: float, start_s: float = 1800.0) -> tracing.Trace:
-    """Backward first, at most one and a half micro-batches per stage in flight, every hop a send, a receive and an arrow."""
+    """Backward first, one and a half micro-batches per stage in flight; every hop is a send and a receive."""
     recorder = TraceRecorder(peer_names(stages, replicas))
     for replica in range(replicas):
         ready: list[list[tuple[float, int, str]]] = [[] for _ in range(stages)]
@@ -101,6 +90,7 @@ def pipeline_trace(stages: int, replicas: int, length_s: float, start_s: float =
     return recorder.table()
 
 
+# fmt: off
 def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
     peers, total_s = stages * replicas, hours * 3600
     useful = 1.0 - sum(LOSSES.values())
@@ -118,38 +108,20 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
         ("model.boundary_bytes", 2_304_000, "input", "boundary after ResBM"),
     ]
     summary: dict[str, Any] = {
-        "schema_version": 1,
-        "scenario": "orion-test",
-        "title": "Orion, a made-up run",
-        "backend": "sim",
-        "seed": 3,
-        "git": "0123456789ab",
-        "started_at": "2026-06-01T12:00:00+00:00",
-        "wall_s": 61.4,
+        "schema_version": 1, "scenario": "orion-test", "title": "Orion, a made-up run", "backend": "sim", "seed": 3,
+        "git": "0123456789ab", "started_at": "2026-06-01T12:00:00+00:00", "wall_s": 61.4,
         "model": {
-            "num_parameters": parameters,
-            "num_layers": 90,
-            "boundary_bytes_uncompressed": 147_456_000,
-            "boundary_bytes": 2_304_000,
-            "compression_ratio": 64.0,
-            "flops_per_token": 6 * parameters,
+            "num_parameters": parameters, "num_layers": 90, "boundary_bytes_uncompressed": 147_456_000,
+            "boundary_bytes": 2_304_000, "compression_ratio": 64.0, "flops_per_token": 6 * parameters,
             "flops_convention": "6N per token",
         },
         "layout": {
-            "num_stages": stages,
-            "num_replicas": replicas,
-            "num_peers": peers,
-            "gpu": "a100-80gb",
-            "peak_flops": peak,
-            "memory_bytes": 80e9,
-            "fits": True,
+            "num_stages": stages, "num_replicas": replicas, "num_peers": peers, "gpu": "a100-80gb",
+            "peak_flops": peak, "memory_bytes": 80e9, "fits": True,
             "sites": {site: peers // len(SITES) for site in SITES},
         },
         "duration_s": {
-            "total": total_s,
-            "training": total_s * 0.852,
-            "merging": total_s * 0.144,
-            "startup": total_s * 0.004,
+            "total": total_s, "training": total_s * 0.852, "merging": total_s * 0.144, "startup": total_s * 0.004,
         },
         "tokens": {
             "total": round(tokens_per_s * total_s),
@@ -158,9 +130,7 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
         "mfu": mfu | {"peak_window_s": min(6.0, hours / 3) * 3600, "peak_start_s": total_s * 0.4},
         "hfu": {name: value * 1.34 for name, value in mfu.items()},
         "datacenter": {
-            "mfu": 0.489,
-            "tokens_per_s": 12_255.0,
-            "relative_speed": useful / 0.489,
+            "mfu": 0.489, "tokens_per_s": 12_255.0, "relative_speed": useful / 0.489,
             "definition": "the same layout on 200 Gbit/s links, no churn, selective recompute",
             "published": [
                 {"name": "A100, 530B", "mfu": 0.421, "source": "arXiv 2205.05198", "relative_speed": useful / 0.421}
@@ -172,30 +142,17 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
             for f in [useful if c == "useful" else LOSSES[c]]
         ],
         "microbatches": {
-            "created": created,
-            "applied": created - dropped - in_flight,
-            "stale_applied": 120,
-            "redone": 8,
-            "dropped": dropped,
-            "duplicated": 0,
-            "rejected": 0,
-            "in_flight": in_flight,
-            "partially_applied": 31,
+            "created": created, "applied": created - dropped - in_flight, "stale_applied": 120, "redone": 8,
+            "dropped": dropped, "duplicated": 0, "rejected": 0, "in_flight": in_flight, "partially_applied": 31,
             "mean_staleness": 3.4,
             "dropped_by_reason": {"flushed by a merge": dropped - 20, "peer crashed": 20},
         },
         "merges": {
             "count": round(hours),
-            "mean_s": 520.0,
-            "bytes_up_per_peer": 30e9,
-            "bytes_down_per_peer": 48e9,
-            "missed": 2,
+            "mean_s": 520.0, "bytes_up_per_peer": 30e9, "bytes_down_per_peer": 48e9, "missed": 2,
         },
         "network": {
-            "bytes_total": 1.23e13,
-            "bytes_boundary": 9.5e12,
-            "bytes_merge": 2.8e12,
-            "bytes_storage_read": 1.7e12,
+            "bytes_total": 1.23e13, "bytes_boundary": 9.5e12, "bytes_merge": 2.8e12, "bytes_storage_read": 1.7e12,
             "mean_uplink_utilisation": 0.031,
         },
         "churn": {"departures": 9, "down_gpu_s": 0.021 * total_s * peers, "benched_gpu_s": 0.008 * total_s * peers},
@@ -207,17 +164,11 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
         "contradictions": [
             {"reading": "average MFU", "tokens_per_s": 7717.0, "mfu": 0.308, "hours": 39.6, "source": "report"},
             {
-                "reading": "about 9000 tokens/s",
-                "tokens_per_s": 9000.0,
-                "mfu": 0.359,
-                "hours": 34.0,
+                "reading": "about 9000 tokens/s", "tokens_per_s": 9000.0, "mfu": 0.359, "hours": 34.0,
                 "source": "summary",
             },
             {
-                "reading": "this run, all",
-                "tokens_per_s": tokens_per_s,
-                "mfu": useful,
-                "hours": hours,
+                "reading": "this run, all", "tokens_per_s": tokens_per_s, "mfu": useful, "hours": hours,
                 "source": "this run",
             },
         ],
@@ -241,15 +192,9 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
     millions = summary["tokens"]["total"] / 1e6
     gpu_usd = total_s / 3600 * peers * 1.25
     summary["cost"] = {
-        "gpu_hours": total_s / 3600 * peers,
-        "gpu_usd": gpu_usd,
-        "egress_usd": 0.0,
-        "total_usd": gpu_usd,
-        "egress_gb": 12_300.0,
-        "egress_usd_at_list_price": 1107.0,
-        "currency_date": "2026-06",
-        "usd_per_million_tokens": gpu_usd / millions,
-        "usd_per_million_tokens_gpu_only": gpu_usd / millions,
+        "gpu_hours": total_s / 3600 * peers, "gpu_usd": gpu_usd, "egress_usd": 0.0, "total_usd": gpu_usd,
+        "egress_gb": 12_300.0, "egress_usd_at_list_price": 1107.0, "currency_date": "2026-06",
+        "usd_per_million_tokens": gpu_usd / millions, "usd_per_million_tokens_gpu_only": gpu_usd / millions,
         "datacenter_usd_per_million_tokens": 2.0 * peers / (12_255.0 * 3600 / 1e6),
     }
     return summary
@@ -266,8 +211,7 @@ def add_curve_and_bands(folder: Path, summary: dict[str, Any]) -> None:
     write_csv(folder / "curve.csv", ("uplink_bps", "boundary", "tokens_per_s", "relative_speed"), curve)
     summary["curve_needed"] = [
         {
-            "share": share,
-            "boundary": kind,
+            "share": share, "boundary": kind,
             "uplink_bps": scale / (0.78 / share - 1) if share < 0.78 else None,
             "uplink_bps_of_best": scale / (1 / share - 1),
         }
@@ -277,12 +221,7 @@ def add_curve_and_bands(folder: Path, summary: dict[str, Any]) -> None:
     scale, every = rng.uniform(0.8, 1.0, 20), rng.uniform(1800, 5400, 20)
     mfu = 0.34 * scale + 0.004 * (every / 3600 - 1) + rng.normal(0, 0.002, 20)
     names = (
-        "mfu_in_phase",
-        "mfu_with_merges",
-        "mfu_wall_clock",
-        "mfu_peak_sustained",
-        "relative_speed",
-        "tokens_per_s",
+        "mfu_in_phase", "mfu_with_merges", "mfu_wall_clock", "mfu_peak_sustained", "relative_speed", "tokens_per_s",
     )
     values = (mfu * 1.16, mfu, mfu * 0.99, mfu * 1.22, mfu / 0.489, mfu * 25_060)
     columns = ("draw", "peers.kernel_scale", "merge.every", "pipeline.schedule.router", *names)
@@ -291,12 +230,12 @@ def add_curve_and_bands(folder: Path, summary: dict[str, Any]) -> None:
     ]
     write_csv(folder / "bands.csv", columns, rows)
     keys = ("mfu.in_phase", "mfu.with_merges", "mfu.wall_clock", "mfu.peak_sustained", "datacenter.relative_speed")
-    keys += ("tokens.per_s.wall_clock",)
     summary["bands"] = {
         key: [float(q) for q in np.quantile(column, (0.05, 0.5, 0.95))]
-        for key, column in zip(keys, values, strict=True)
+        for key, column in zip((*keys, "tokens.per_s.wall_clock"), values, strict=True)
     }
     summary["bands_samples"] = 20
+# fmt: on
 
 
 def write_tables(folder: Path, summary: dict[str, Any], stages: int, replicas: int, hours: float) -> None:
@@ -358,9 +297,9 @@ def write_tables(folder: Path, summary: dict[str, Any], stages: int, replicas: i
             zip(peer_names(stages, replicas), uplinks, downlinks, speeds, strict=True)
         )
     ]
-    names = ("peer", "stage", "replica", "site", "uplink_bps", "downlink_bps", "speed", "busy_s", "microbatches")
-    names += ("bytes_up", "bytes_down", "utilisation_up", "down_s", "mfu")
-    write_csv(folder / "peers.csv", names, table)
+    columns = ["peer", "stage", "replica", "site", "uplink_bps", "downlink_bps", "speed", "busy_s", "microbatches"]
+    columns += ["bytes_up", "bytes_down", "utilisation_up", "down_s", "mfu"]
+    write_csv(folder / "peers.csv", columns, table)
 
 
 def make_run(

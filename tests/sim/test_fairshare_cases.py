@@ -45,7 +45,7 @@ class Bench:
         self.flows = {}
         self.drained_s = {}
 
-    def add(self, name, start_s, route, size_bytes, weight=1.0, ceiling=inf):
+    def add(self, name, start_s, route, size_bytes, *, weight=1.0, ceiling=inf):
         resources = tuple(self.resources[r] for r in route)
         flow = Flow(resources, size_bytes, self._drained, name, weight=weight, ceiling=ceiling)
         self.flows[name] = flow
@@ -69,8 +69,8 @@ def closed_form(name, pruned):
             float(row["start_s"]),
             row["route"].split(";"),
             float(row["size_bytes"]),
-            float(Fraction(row["weight"])),
-            float(row["cap_Mbps"]) * MBPS if row["cap_Mbps"] else inf,
+            weight=float(Fraction(row["weight"])),
+            ceiling=float(row["cap_Mbps"]) * MBPS if row["cap_Mbps"] else inf,
         )
     for event in filter(None, rows[0]["events"].split(";")):
         at, _, change = event.partition("s:")
@@ -117,8 +117,8 @@ def simgrid(name, pruned):
             float(row["start_s"]) + float(row["latency_s"]),
             row["route"].split(";"),
             float(row["size_bytes"]) / float(SIMGRID[name]["rate_factor"]),
-            float(row["weight"]),
-            float(row["cap_Bps"] or inf),
+            weight=float(row["weight"]),
+            ceiling=float(row["cap_Bps"] or inf),
         )
     for row in SIMGRID_EVENTS[name]:
         bench.change(float(row["t_s"]), row["resource"], float(row["capacity_Bps"]))

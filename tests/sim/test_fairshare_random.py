@@ -83,9 +83,10 @@ def random_case(seed):
         weight = rng.choice([Fraction(1), Fraction(1), Fraction(2), Fraction(3), Fraction(rng.randint(1, 9), 5)])
         start = rng.choice([Fraction(0), Fraction(rng.randint(0, 4)), Fraction(rng.randint(0, 30), 9)])
         flows[f"f{i}"] = (start, route, weight, ceiling, Fraction(rng.randint(1, 40)))
-    changes = []
-    for _ in range(rng.choice([0, 0, 1, 3, 6])):
-        changes.append((Fraction(rng.randint(0, 24), 4), rng.choice(resources), Fraction(rng.choice([0, 1, 3, 8, 20]))))
+    changes = [
+        (Fraction(rng.randint(0, 24), 4), rng.choice(resources), Fraction(rng.choice([0, 1, 3, 8, 20])))
+        for _ in range(rng.choice([0, 0, 1, 3, 6]))
+    ]
     # Nothing stays at zero.
     changes += [(Fraction(40), r, Fraction(rng.randint(1, 9))) for r in resources]
     return {
