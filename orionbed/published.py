@@ -66,7 +66,7 @@ def contradictions(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str
             rate = entry.value / per_token
         elif entry.quantity.startswith("tokens.per_s"):
             rate = entry.value
-        elif entry.quantity == "duration_s.total":
+        elif entry.quantity == "duration_s.total" and scenario.run.tokens is not None:
             rate = tokens / entry.value
         else:
             continue

@@ -81,21 +81,19 @@ class Window:
 
 def window(trace: Trace, max_spans: int = MAX_SPANS) -> Window | None:
     """Return the first `max_spans` things that peers did from the first forward pass on, and the uploads meanwhile."""
-    lanes, kinds = np.array(trace.lanes), np.array(trace.kinds)
-    lane, kind = lanes[trace["lane"]], kinds[trace["kind"]]
-    main = (lane == "compute") | np.isin(kind, ("down", "benched"))
+    main = _is(trace, "lane", "compute") | _is(trace, "kind", "down", "benched")
     if not main.any():
         return None
     names, row_of, left_out = _rows(trace, main)
     main &= row_of[trace["peer"]] >= 0
-    forward = main & (kind == "F")
+    forward = main & _is(trace, "kind", "F")
     from_s = float(trace["start_s"][forward if forward.any() else main].min())
     until_s = float(trace["end_s"][main].max())
     starts = np.sort(trace["start_s"][main & (trace["end_s"] > from_s)])
     if len(starts) > max_spans:
         until_s = float(starts[max_spans])
     touching = (trace["end_s"] > from_s) & (trace["start_s"] < until_s) & (row_of[trace["peer"]] >= 0)
-    transfers = touching & (lane == "up") & (kind == "send")
+    transfers = touching & _is(trace, "lane", "up") & _is(trace, "kind", "send")
     chosen = touching & main
     if 0 < transfers.sum() <= MAX_TRANSFERS:
         chosen = touching & (main | transfers)
@@ -114,6 +112,12 @@ def window(trace: Trace, max_spans: int = MAX_SPANS) -> Window | None:
         trace["microbatch"][index].astype(np.int64),
         left_out,
     )
+
+
+def _is(trace: Trace, column: str, *names: str) -> NDArray[np.bool_]:
+    """Return which rows have one of the names in a column of codes."""
+    table = {"lane": trace.lanes, "kind": trace.kinds}[column]
+    return np.isin(trace[column], [code for code, name in enumerate(table) if name in names])
 
 
 def _rows(trace: Trace, main: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np.int64], int]:

@@ -30,8 +30,8 @@ def nothing(_arg: object) -> None:
     """Stand in for the function of a cancelled call."""
 
 
-class Call:
-    """A function that the clock will call once with one argument.
+class Scheduled:
+    """What lies on the clock's heap: a function that will be called once with one argument.
 
     It has no `__init__`: whoever makes one sets `fn` and `arg`, which halves the cost of making it.
     """
@@ -40,6 +40,12 @@ class Call:
 
     fn: Callable[[Any], object]
     arg: Any
+
+
+class Call(Scheduled):
+    """A scheduled call that may be cancelled."""
+
+    __slots__ = ()
 
     def cancel(self) -> None:
         """Make the call do nothing when its time comes; harmless when it has happened already."""
@@ -65,7 +71,7 @@ class Clock(simpy.Environment):
         super().__init__()
         self.now = initial_time_s
         self.events = 0
-        self.heap = cast("list[tuple[float, int, int, Call]]", self._queue)
+        self.heap = cast("list[tuple[float, int, int, Scheduled]]", self._queue)
         self.next_number = count().__next__
 
     def call_at(self, time_s: float, fn: Callable[[Any], object], arg: object = None, priority: int = NORMAL) -> Call:
@@ -92,7 +98,7 @@ class Clock(simpy.Environment):
         """Put a SimPy event on the heap (SimPy's interface)."""
         self.call_in(delay, self._happen, event, priority)
 
-    def scheduled(self) -> Iterator[Call]:
+    def scheduled(self) -> Iterator[Scheduled]:
         """Every call on the heap, in no particular order."""
         return (entry[3] for entry in self.heap)
 

@@ -322,6 +322,8 @@ class Engine:
         if peer.numbering is not None:
             peer.numbering.pop(number, None)
         self._throw_away(record)
+        if not self.is_queue_driven:
+            return
         now = self.clock.now
         for index, forwarded_s in record.slots:
             expires_s = forwarded_s + self._cache_ttl_s * (self.plan.num_stages - self.peers[index].stage)

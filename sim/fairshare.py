@@ -5,7 +5,8 @@ is linear and nothing is computed. All changes of one instant are followed by on
 
 A change is felt only at and above some level: flows below it keep their rates. The walk from the changed resources
 passes through flows at or above that level only, and not through resources with room left, which are checked afterwards
-instead. `pruned=False` recomputes everything that is connected with the change; the results are the same.
+instead. `pruned=False` recomputes everything that is connected with the change. The results are the same; only where
+two resources fill up at one level, a rounding may fall the other way.
 """
 
 from heapq import heappop, heappush
@@ -66,7 +67,8 @@ class FairShare:
             return 0.0
         flow.remaining = flow.left(self._clock.now)
         self._leave(flow)
-        self._ask()
+        if self._changed:
+            self._solve_later()
         return flow.remaining
 
     def set_ceiling(self, flow: Flow, ceiling: float) -> None:
@@ -119,17 +121,20 @@ class FairShare:
             if not r.changed:
                 r.changed = True
                 self._changed.append(r)
+        self._solve_later()
+
+    def _solve_later(self) -> None:
+        """Have the network solved after all other changes of this instant."""
         if not self._due:
             self._due = True
             self._clock.call_at(self._clock.now, self._solve, None, SOLVE)
 
-    def _ask(self) -> None:
-        """See to it that the network is solved at this instant, at once when nothing else can happen before."""
+    def _solve_now_or_later(self) -> None:
+        """Solve the network if it has changed: without an event when nothing else is to happen at this instant."""
         if self._changed and not self._due:
             heap = self._clock.heap
             if heap and heap[0][0] <= self._clock.now:
-                self._due = True
-                self._clock.call_at(self._clock.now, self._solve, None, SOLVE)
+                self._solve_later()
             else:
                 self._solve(None)
 
@@ -155,7 +160,7 @@ class FairShare:
                 if r.capacity != before and not r.changed:
                     r.changed = True
                     self._changed.append(r)
-        self._ask()
+        self._solve_now_or_later()
 
     def _complete(self, _: object) -> None:
         now = self._clock.now
@@ -173,7 +178,7 @@ class FairShare:
                 flow.drained(flow)
             else:
                 heappop(finishes)
-        self._ask()
+        self._solve_now_or_later()
         self._arm()
 
     def _arm(self) -> None:
@@ -219,7 +224,11 @@ class FairShare:
         self._arm()
 
     def _floor(self, changed: list[Resource]) -> tuple[float, list[Resource], list[Resource]]:
-        """Return the level below which nothing differs, the changed resources that fill up, and those with room."""
+        """Return the level below which nothing differs, the changed resources that fill up, and those with room.
+
+        Filling goes as before until a changed resource fills up: where it did so the last time, or where it does with
+        all its flows held at their present levels, whichever comes first.
+        """
         mark = self._mark
         pruned = self._pruned
         floor = inf

@@ -90,7 +90,7 @@ class Flow:
         self.open = self.active = False
 
     def left(self, now_s: float) -> float:
-        """Bytes that have not drained by `now_s`."""
+        """Return the bytes that have not drained by `now_s`."""
         return max(0.0, self.remaining - self.rate * (now_s - self.updated_s)) if self.active else self.remaining
 
 

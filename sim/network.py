@@ -154,7 +154,8 @@ class Network:
             transfer.call.cancel()
             del self._flying[transfer]
         transfer.state = OVER
-        left = min(float(round(left)), transfer.size_bytes)
+        if left < transfer.size_bytes:
+            left = min(float(round(left)), transfer.size_bytes)
         connection.destroyed_bytes += left
         return left
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from sim.clock import Call
+from sim.clock import Call, Scheduled
 from sim.filling import Flow, Resource
 from sim.tcp import INITIAL_WINDOW_BYTES
 
@@ -23,23 +23,8 @@ class Connection:
     """The way from one peer to another, or to or from the store, and the state of the connection over it."""
 
     __slots__ = (
-        "ceiling",
-        "delay_s",
-        "destroyed_bytes",
-        "down",
-        "drained_s",
-        "earliest_s",
-        "fast",
-        "initial_window_bytes",
-        "last_delivery_s",
-        "num_sharing",
-        "ready_s",
-        "route",
-        "rtt_s",
-        "sent_bytes",
-        "source",
-        "streams",
-        "target",
+        "ceiling", "delay_s", "destroyed_bytes", "down", "drained_s", "earliest_s", "fast", "initial_window_bytes",
+        "last_delivery_s", "num_sharing", "ready_s", "route", "rtt_s", "sent_bytes", "source", "streams", "target",
         "up",
     )  # fmt: skip
 
@@ -68,10 +53,10 @@ class Connection:
         self.fast = False
 
 
-class Transfer(Call):
-    """A message on its way. `source` and `target` are peers, or `Network.storage`.
+class Transfer(Scheduled):
+    """A message on its way; `Network.cancel` destroys it. `source` and `target` are peers, or `Network.storage`.
 
-    While it is alone on its links it is itself the clock's call of its delivery.
+    While it is alone on its links it is itself what the clock calls to deliver it.
     """
 
     __slots__ = (

@@ -5,8 +5,10 @@ Whoever changes a number takes its source away from it: the provenance of a chan
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Final
 
+from orionbed.scenario.fields import describe
 from orionbed.scenario.problems import NOWHERE, Place, Problem, ScenarioError
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.tree import Tree, merged, plant
@@ -32,7 +34,7 @@ def extended(parent: Tree, child: Tree) -> Tree:
     """A file laid over the file that it extends."""
     result, changed = merged(parent, child)
     own = {name: child.at(name) for name in ("provenance", "uncertain")}
-    note = f"assumed: set in {child.place.source} without a source"
+    note = f"assumed: set in {PurePath(child.place.source).name} without a source"
     return _without_claims(result, changed, note, {name: _keys(tree) for name, tree in own.items()})
 
 
@@ -111,7 +113,7 @@ def _set(tree: Tree, key: str, value: Tree, path: str = "") -> Tree:
         return _set(Tree({}, value.place, value.place), key, value, path)
     whole = path.rstrip(".")
     example = "[...]" if name.isdecimal() else f"{{{name}: ...}}"
-    text = f"{whole} is {inside}, which has no keys; set it as a whole, like --set '{whole}={example}'"
+    text = f"{whole} is {describe(inside)}, which has no keys; set it as a whole, like --set '{whole}={example}'"
     raise ScenarioError([Problem(value.place, path + name, text)])
 
 

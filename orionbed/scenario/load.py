@@ -53,10 +53,10 @@ def _read_chain(path: Path, shown: str, children: tuple[Path, ...]) -> Tree:
 
 def _with_paths(tree: Tree, folder: Path) -> Tree:
     """Paths in a file are relative to that file; make them relative to where we are."""
-    for keys in (("network", "variability"), ("peers", "gpu")):
-        leaf = tree.at(*keys)
+    for section, key in (("network", "variability"), ("peers", "gpu")):
+        leaf = tree.at(section, key)
         if leaf is not None and isinstance(leaf.value, str) and leaf.value not in VARIABILITIES:
             candidate = folder / leaf.value
-            if candidate.is_file() and candidate.suffix:
+            if candidate.is_file() and (section != "peers" or candidate.suffix == ".yaml"):
                 leaf.value = Path(os.path.normpath(candidate)).as_posix()
     return tree

@@ -22,12 +22,14 @@ def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | Non
     """
     base = folder or Path()
     for candidate in (base / name, base / f"{name}.yaml"):
-        if candidate.exists() and not (not_this and candidate.resolve() == not_this):
+        if candidate.is_file() and not (not_this and candidate.resolve() == not_this):
             return candidate, os.path.normpath(candidate)
     inside = name.removeprefix("scenarios/").removesuffix(".yaml")
     if inside in names():
         return FOLDER / f"{inside}.yaml", f"scenarios/{inside}.yaml"
-    return None
+    # A folder, which reading will refuse, or a pipe, which it will not.
+    other = base / name
+    return (other, os.path.normpath(other)) if other.exists() and not other.is_file() else None
 
 
 def missing(name: str) -> str:

@@ -88,7 +88,9 @@ class Cost(Block):
     datacenter_gpu_hour: MoneyPerHour | None = Field(
         default=None, description="Price of one GPU in the datacenter (default null: not compared)."
     )
-    prices_as_of: str = Field(default="", pattern=DATE_PATTERN, description="Month or day of the prices, like 2026-06.")
+    prices_as_of: str = Field(
+        default="", pattern=DATE_PATTERN, description="Month or day of the prices, like 2026-06 (default empty)."
+    )
 
 
 class Run(Block):

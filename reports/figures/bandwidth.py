@@ -108,8 +108,7 @@ def _reading(run: Run) -> str:
             needs = f"{boundary_label(packed[0])} need {rate(packed[1])}, uncompressed ones {rate(plain)}"
             return f"{text}: for {percent(share, 0)} {needs}."
         if packed:
-            return (
-                f"{text}: for {percent(share, 0)} {packed[0]} needs {rate(packed[1])}, uncompressed never gets there."
-            )
+            missing = "; uncompressed ones do not get there in this range" if UNCOMPRESSED in found else ""
+            return f"{text}: for {percent(share, 0)} {boundary_label(packed[0])} need {rate(packed[1])}{missing}."
     best = max(ends, key=lambda boundary: ends[boundary])
     return f"{text}: the most reached here is {percent(ends[best])} ({boundary_label(best)})."

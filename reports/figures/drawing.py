@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import quoteattr
 
@@ -76,9 +77,13 @@ class Plot:
 
     def svg(self) -> str:
         """Return the figure as a stand-alone SVG file in the reader's own sans-serif font."""
+        return self._svg
+
+    @cached_property
+    def _svg(self) -> str:
         text = self._save("svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}).decode()
         text = re.sub(r"<!DOCTYPE[^>]*>\s*|<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-        text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {self._attributes()}>", text, count=1)
+        text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', self._opening, text, count=1)
         return text.replace("'DejaVu Sans'", _FONTS)
 
     def inline(self, prefix: str = "") -> str:
@@ -91,9 +96,9 @@ class Plot:
         """Return the figure as PNG at twice the resolution of a page."""
         return self._save("png", dpi=160, metadata={"Software": None})
 
-    def _attributes(self) -> str:
+    def _opening(self, found: re.Match[str]) -> str:
         spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"'
-        return f'{spaces} role="img" aria-label={quoteattr(f"{self.title}. {self.reading}")}'
+        return f'<svg {found[1]} {spaces} role="img" aria-label={quoteattr(f"{self.title}. {self.reading}")}>'
 
     def _save(self, file_format: str, **options: Any) -> bytes:
         stream = io.BytesIO()

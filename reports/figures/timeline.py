@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,11 +16,12 @@ from reports.run_folder import Run, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Floats = NDArray[np.float64]
 _MAX_POINTS: Final = 1500
 _HOUR_S: Final = 3600.0
 
 
-def rolling_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+def rolling_mean(values: Floats, width: int) -> Floats:
     """Return the mean over `width` neighbours, centred, over fewer at the ends; NaN is skipped."""
     width = max(1, min(width, len(values)))
     present = np.isfinite(values)
@@ -29,7 +30,7 @@ def rolling_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]
     index = np.arange(len(values))
     low, high = np.maximum(index - width // 2, 0), np.minimum(index - width // 2 + width, len(values))
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean: NDArray[np.float64] = (sums[high] - sums[low]) / (counts[high] - counts[low])
+        mean: Floats = (sums[high] - sums[low]) / (counts[high] - counts[low])
     return mean
 
 
@@ -53,7 +54,8 @@ def draw(run: Run) -> Plot | None:
         training = np.array([phase != "merge" for phase in timeline.text("phase")])
         t, points = _thinned(time / _HOUR_S, np.where(training, mfu, np.nan))
         axes.plot(t, points, color=SKY, linewidth=0.7, alpha=0.8)
-        axes.plot(time / _HOUR_S, _whole(smooth, round(smooth_s / step)), color=BLUE, linewidth=1.8)
+        t, means = _thinned(time / _HOUR_S, _whole(smooth, round(smooth_s / step)))
+        axes.plot(t, means, color=BLUE, linewidth=1.8)
         handles: list[Any] = [Line2D([], [], color=SKY), Line2D([], [], color=BLUE, linewidth=1.8)]
         labels = [f"each {duration(step)} of training", f"mean over {duration(smooth_s)}, merges included"]
         merges = _spans(run.table("marks"), ("merge",))
@@ -83,16 +85,17 @@ def _smoothing(length_s: float) -> float:
     return _HOUR_S if length_s >= 6 * _HOUR_S else max(60.0, round(length_s / 600) * 60.0)
 
 
-def _thinned(time: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return at most `_MAX_POINTS` points: means of equal groups of neighbours."""
+def _thinned(time: Floats, values: Floats, whole_of: Callable[..., Any] = np.mean) -> tuple[Floats, Floats]:
+    """Return at most `_MAX_POINTS` points, each the mean (or another whole) of equally many neighbours."""
     group = -(-len(values) // _MAX_POINTS)
     if group == 1:
         return time, values
-    whole = len(values) // group * group
-    return time[:whole].reshape(-1, group).mean(axis=1), values[:whole].reshape(-1, group).mean(axis=1)
+    end = len(values) // group * group
+    times, parts = time[:end].reshape(-1, group), values[:end].reshape(-1, group)
+    return times.mean(axis=1), whole_of(parts, axis=1)
 
 
-def _whole(smooth: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+def _whole(smooth: Floats, width: int) -> Floats:
     """Return the mean without its ends, where it is one over less than its width."""
     half = width // 2
     if len(smooth) <= 4 * half:
@@ -122,7 +125,7 @@ def _mark_peak(run: Run, axes: Axes) -> None:
     )
 
 
-def _tokens_axis(axes: Axes, mfu: NDArray[np.float64], tokens: NDArray[np.float64], step: float) -> None:
+def _tokens_axis(axes: Axes, mfu: Floats, tokens: Floats, step: float) -> None:
     """Tokens/s is MFU times a constant: one curve, two scales."""
     total = float(np.nansum(mfu))
     if total <= 0:
@@ -137,10 +140,11 @@ def _tokens_axis(axes: Axes, mfu: NDArray[np.float64], tokens: NDArray[np.float6
     scale.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def _peers_strip(run: Run, axes: Axes, time: NDArray[np.float64], peers: NDArray[np.float64]) -> None:
+def _peers_strip(run: Run, axes: Axes, time: Floats, peers: Floats) -> None:
     total = run.number("layout.num_peers") or (float(np.nanmax(peers)) if np.isfinite(peers).any() else 1.0)
     absent = np.clip(total - peers, 0, None)
-    axes.fill_between(time / _HOUR_S, 0, absent, step="mid", color=CAUSE_COLOURS["down"], linewidth=0)
+    t, most_absent = _thinned(time / _HOUR_S, absent, np.max)
+    axes.fill_between(t, 0, most_absent, step="mid", color=CAUSE_COLOURS["down"], linewidth=0)
     most = float(np.nanmax(absent)) if np.isfinite(absent).any() else 0.0
     axes.set_ylim(0, max(most, 1.0) * 1.1)
     axes.set_yticks([0, max(1, round(most))])
@@ -152,7 +156,7 @@ def _peers_strip(run: Run, axes: Axes, time: NDArray[np.float64], peers: NDArray
     quiet(axes)
 
 
-def _reading(run: Run, smooth_s: float, smooth: NDArray[np.float64], time: NDArray[np.float64]) -> str:
+def _reading(run: Run, smooth_s: float, smooth: Floats, time: Floats) -> str:
     text = f"The heavy line is the mean over {duration(smooth_s)}, merges included"
     if _spans(run.table("marks"), ("merge",)):
         text += "; green bands are merges"

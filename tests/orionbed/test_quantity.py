@@ -4,7 +4,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orionbed.quantity import (
@@ -136,6 +136,7 @@ def test_show_refuses_what_is_no_number(value):
         show(value, DURATION)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(DIMENSIONS), st.floats(allow_nan=False, allow_infinity=False))
 def test_printing_parses_back_to_the_same_float(dimension, value):
     text = show(value, dimension)
@@ -144,12 +145,14 @@ def test_printing_parses_back_to_the_same_float(dimension, value):
     assert parse(text, dimension) == value
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from(DIMENSIONS), st.decimals(0, 10**9, allow_nan=False, places=6))
 def test_parsing_is_exact_to_the_last_bit(data, dimension, number):
     unit = data.draw(st.sampled_from(list(dimension.units)))
     assert parse(f"{number} {unit}", dimension) == float(Decimal(number) * dimension.units[unit])
 
 
+@settings(deadline=None)
 @given(st.sampled_from(DIMENSIONS), st.text(max_size=20))
 def test_any_text_is_parsed_or_refused(dimension, text):
     try:

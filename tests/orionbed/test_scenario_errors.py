@@ -1,10 +1,16 @@
 """What is said about scenarios that are wrong: where, which key, and what to do."""
 
+import copy
+import functools
+import json
+import operator
+import random
 import re
 
 import pytest
 
 from orionbed.scenario import Problem, ScenarioError, gpu_profile, load
+from orionbed.scenario.yaml_file import read_text
 
 GOOD = """\
 name: base
@@ -364,6 +370,35 @@ def test_a_misspelt_key_is_not_called_missing_as_well(path):
 def test_checks_between_sections_run_although_a_third_is_wrong(path):
     found = problems_of(path, GOOD.replace("$1.25", "cheap").replace("oregon: 4}", "oregon: 5}"))
     assert [problem.key for problem in found] == ["peers.sites", "cost.gpu_hour"]
+
+
+ODD = [None, True, -1, 1.5, "", "none", "5 s", "$3", [], {}, [[]], {"": ""}, {"kind": [1]}, {"dist": None}]
+ODD += [{"choice": []}, {"choice": 1}, {"dist": "uniform"}, {"x.y": {"z": 1}}, float("nan"), 10**30, "=none"]
+
+
+def places_in(data, path=()):
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places_in(value, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_written_is_loaded_or_explained(path, seed):
+    rng = random.Random(seed)
+    good = read_text(GOOD, "good").plain()
+    for _ in range(20):
+        data = copy.deepcopy(good)
+        *above, last = rng.choice(list(places_in(data)))
+        inside = functools.reduce(operator.getitem, above, data)
+        inside[last] = rng.choice(ODD)
+        path.write_text(json.dumps(data).replace("NaN", ".nan"), encoding="utf-8")
+        try:
+            load(path)
+        except ScenarioError as error:
+            for problem in error.problems:
+                assert problem.place.line == 1
+                assert problem.message
 
 
 def test_missing_file(tmp_path):

@@ -71,6 +71,12 @@ def test_a_file_comes_before_a_packaged_scenario(folder, monkeypatch):
     assert load("minimal.yaml").name == "base"
 
 
+def test_a_folder_does_not_hide_a_packaged_scenario(tmp_path, monkeypatch):
+    (tmp_path / "minimal").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load("minimal").name == "minimal"
+
+
 def test_unknown_names_say_what_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "nimal: no such file, nor a packaged scenario; did you mean minimal?" in refused(load, "nimal")
@@ -144,7 +150,7 @@ def test_extends_drops_claims_about_what_is_gone(folder):
 def test_problems_name_the_file_that_they_are_in(folder):
     (folder / "base.yaml").write_text(BASE.replace("hidden: 512", "hidden: 500"), encoding="utf-8")
     said = refused(child, folder, "batch: {sequence: x}\nnetwork: {uplnk: 3}\n")
-    assert f"{folder}/base.yaml:2:44: model.heads: 8 heads do not divide hidden 500" in said
+    assert f"{folder}/base.yaml:2:51: model.heads: 8 heads do not divide hidden 500" in said
     assert f"{folder}/child.yaml:2:19: batch.sequence: must be a whole number, not 'x'" in said
     assert f"{folder}/child.yaml:3:11: network.uplnk: unknown key; did you mean uplink?" in said
 
@@ -254,6 +260,13 @@ def test_all_bad_sets_come_at_once(folder):
         "pipeline.split.9=1",
         "run.seed=[",
     ]
+
+
+def test_a_gpu_profile_is_found_beside_the_file_that_names_it(folder, monkeypatch):
+    text = (FOLDER / "gpus" / "a100-80gb.yaml").read_text(encoding="utf-8").replace("312 TFLOP/s", "1 PFLOP/s")
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    scenario = child(folder, "peers: {gpu: mine.yaml}")
+    assert gpu_profile(scenario.peers.gpu).peak == 1e15
 
 
 def test_a_trace_is_found_beside_the_file_that_names_it(folder, monkeypatch):

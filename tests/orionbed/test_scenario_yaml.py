@@ -5,7 +5,7 @@ import math
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orionbed.scenario import Place, ScenarioError
@@ -69,22 +69,26 @@ def test_nan():
     assert math.isnan(plain("a: .nan")["a"])
 
 
+@settings(deadline=None)
 @given(st.integers())
 def test_integers(number):
     assert plain(f"a: {number}") == {"a": number}
     assert plain(f"a: [0x{abs(number):x}, 0o{abs(number):o}]") == {"a": [abs(number)] * 2}
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats(number):
     assert plain(f"a: {number!r}") == {"a": number}
 
 
+@settings(deadline=None)
 @given(st.decimals(-1000, 1000, places=3), st.integers(-20, 20), st.sampled_from("eE"))
 def test_numbers_with_exponents(mantissa, exponent, letter):
     assert resolve(f"{mantissa}{letter}{exponent}") == float(f"{mantissa}e{exponent}")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789abcdefox.+-eE_:", min_size=1, max_size=8))
 def test_what_is_no_number_stays_text(text):
     value = resolve(text)
@@ -94,6 +98,7 @@ def test_what_is_no_number_stays_text(text):
         assert value == (int(text, 0) if text.startswith(("0x", "0o")) else float(text))
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none()

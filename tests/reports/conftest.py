@@ -130,7 +130,7 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
         "mfu": mfu | {"peak_window_s": min(6.0, hours / 3) * 3600, "peak_start_s": total_s * 0.4},
         "hfu": {name: value * 1.34 for name, value in mfu.items()},
         "datacenter": {
-            "mfu": 0.489, "tokens_per_s": 12_255.0, "relative_speed": useful / 0.489,
+            "mfu": 0.489, "tokens_per_s": tokens_per_s / useful * 0.489, "relative_speed": useful / 0.489,
             "definition": "the same layout on 200 Gbit/s links, no churn, selective recompute",
             "published": [
                 {"name": "A100, 530B", "mfu": 0.421, "source": "arXiv 2205.05198", "relative_speed": useful / 0.421}
@@ -195,7 +195,7 @@ def summary_of(stages: int, replicas: int, hours: float) -> dict[str, Any]:
         "gpu_hours": total_s / 3600 * peers, "gpu_usd": gpu_usd, "egress_usd": 0.0, "total_usd": gpu_usd,
         "egress_gb": 12_300.0, "egress_usd_at_list_price": 1107.0, "currency_date": "2026-06",
         "usd_per_million_tokens": gpu_usd / millions, "usd_per_million_tokens_gpu_only": gpu_usd / millions,
-        "datacenter_usd_per_million_tokens": 2.0 * peers / (12_255.0 * 3600 / 1e6),
+        "datacenter_usd_per_million_tokens": 2.0 * peers / (summary["datacenter"]["tokens_per_s"] * 3600 / 1e6),
     }
     return summary
 
@@ -355,6 +355,6 @@ def editor() -> Callable[[Path, Callable[[dict[str, Any]], object]], Path]:
     return edit
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def maker() -> Callable[..., Path]:
     return make_run

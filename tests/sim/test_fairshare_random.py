@@ -129,7 +129,6 @@ def simulated_finish(case, *, pruned=True, watch=None):
     return finish
 
 
-@pytest.mark.slow
 def test_a_thousand_random_cases_agree_with_exact_arithmetic():
     for seed in range(NUM_CASES):
         case = random_case(seed)
