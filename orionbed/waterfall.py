@@ -28,7 +28,7 @@ def gpu_seconds(result: RunResult) -> Floats:
     seconds = result.other_s.copy()
     for kind in result.work_s:
         _add_work(seconds, result, kind)
-    _split_off_imbalance(seconds, result)
+    _explain_idle(seconds, result)
     total = seconds.sum()
     expected = result.duration_s * len(result.plan.peers)
     if abs(total - expected) > _TOLERANCE * expected:
@@ -80,8 +80,29 @@ def busy_s_per_microbatch(plan: Plan) -> Floats:
     return np.array([stage.microbatch_s + stage.costs["STEP"].duration_s / every for stage in plan.stages])
 
 
-def _split_off_imbalance(seconds: Floats, result: RunResult) -> None:
-    """Call idle time imbalance as far as the stage had less to do than the fullest stage would have had."""
+def _explain_idle(seconds: Floats, result: RunResult) -> None:
+    """Refine why peers waited, from how busy all of them were.
+
+    Idle time is imbalance as far as the stage had less to do than the fullest stage would have had. What a static
+    schedule waits for beyond that is its fill and drain, as far as (stages - 1) times the fullest stage per step. And a
+    window is not to blame for what a peer waits because another one is busier than itself.
+    """
+    busy_s = sum(result.work_s.values()) + np.zeros(len(seconds))
+    imbalance_s = _split_off_imbalance(seconds, result)
+    if result.plan.scenario.pipeline.schedule.kind != "queue":
+        _split_off_fill(seconds, result)
+        return
+    waited_s = seconds[:, list(_IDLE)].sum(axis=1) + imbalance_s
+    share = busy_s / np.maximum(busy_s + waited_s, 1e-12)
+    slower_s = np.maximum(0.0, (share.max() - share) * (busy_s + waited_s) - imbalance_s)
+    window, upstream = seconds[:, tracing.CAUSE_WINDOW], seconds[:, tracing.CAUSE_UPSTREAM]
+    moved_s = np.minimum(window, np.maximum(0.0, slower_s - upstream))
+    seconds[:, tracing.CAUSE_WINDOW] -= moved_s
+    seconds[:, tracing.CAUSE_UPSTREAM] += moved_s
+
+
+def _split_off_imbalance(seconds: Floats, result: RunResult) -> Floats:
+    """Move structural idle time to imbalance; return it per peer."""
     plan = result.plan
     busy = busy_s_per_microbatch(plan)
     stages = np.array([peer.stage for peer in plan.peers])
@@ -96,6 +117,18 @@ def _split_off_imbalance(seconds: Floats, result: RunResult) -> None:
         moved = idle * min(1.0, structural / total)
         seconds[np.ix_(members, columns)] = idle - moved
         seconds[members, tracing.CAUSE_IMBALANCE] += moved.sum(axis=1)
+    return seconds[:, tracing.CAUSE_IMBALANCE]
+
+
+def _split_off_fill(seconds: Floats, result: RunResult) -> None:
+    """Call the bubble of a static schedule by its name."""
+    plan = result.plan
+    per_step_s = (plan.num_stages - 1) * float(busy_s_per_microbatch(plan).max())
+    waiting = seconds[:, tracing.CAUSE_UPSTREAM]
+    # A step that the run's end or a lost peer cut short has had its fill too.
+    moved_s = np.minimum(waiting, (result.num_done["STEP"] + 1) * per_step_s)
+    seconds[:, tracing.CAUSE_UPSTREAM] -= moved_s
+    seconds[:, tracing.CAUSE_FILL] += moved_s
 
 
 def waterfall(seconds: Floats) -> list[dict[str, object]]:

@@ -15,6 +15,7 @@ from orionbed.plan import Plan
 from orionbed.results import Epoch, Floats, RunResult
 from orionbed.schedule.actions import KINDS, Kind
 from orionbed.streams import Streams
+from orionbed.warn import warning
 from sim.churn import Churn
 from sim.clock import Clock
 from sim.engine import Engine
@@ -195,4 +196,18 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         trace=None if engine.recorder is None else engine.recorder.table(),
         events=run.clock.events,
         wall_s=wall_s,
+        warnings=_not_modelled(run.plan),
     )
+
+
+def _not_modelled(plan: Plan) -> list[dict[str, str]]:
+    faults = plan.scenario.faults
+    if not faults:
+        return []
+    return [
+        warning(
+            "not-modelled",
+            f"the {len(faults)} entries of `faults` are not modelled by the simulator and were ignored",
+            "describe departures with `churn`",
+        )
+    ]
