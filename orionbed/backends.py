@@ -29,7 +29,7 @@ class Progress(Protocol):
 
 
 class Backend(Protocol):
-    """What every backend offers (module `backend` of its package)."""
+    """What every backend offers (module `api` of its package)."""
 
     def run(self, plan: Plan, *, seed: int | None = None, progress: Callable[[Any], None] | None = None) -> RunResult:
         """Run `plan` to its number of tokens or its duration."""
@@ -45,9 +45,10 @@ def load(name: str) -> Backend:
     """Import a backend.
 
     Raises:
-        BackendError: it is not part of this release.
+        BackendError: there is none of that name, or it is not part of this release.
 
     """
     if name not in AVAILABLE:
-        raise BackendError(f"backend '{name}' is not part of this release; use --backend {' or '.join(AVAILABLE)}")
+        what = "is not part of this release" if name in NAMES else "does not exist"
+        raise BackendError(f"backend '{name}' {what}; use --backend {' or '.join(AVAILABLE)}")
     return cast(Backend, import_module(f"{name}.api"))

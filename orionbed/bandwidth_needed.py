@@ -13,7 +13,7 @@ def bandwidth_needed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     `uplink_bps` is the uplink for that share of the datacenter, `uplink_bps_of_best` for that share of the highest
     point of the boundary's own curve; `None` where the curve never gets there. Between two points the logarithm of the
-    uplink is interpolated.
+    uplink is interpolated; a curve that is there from its first point on gives that point.
     """
     found = []
     for boundary in dict.fromkeys(row["boundary"] for row in rows):
@@ -24,7 +24,7 @@ def bandwidth_needed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "share": share,
                 "boundary": boundary,
                 "uplink_bps": _crossing(curve, share),
-                "uplink_bps_of_best": _crossing(curve, share * best),
+                "uplink_bps_of_best": _crossing(curve, share * best) if best > 0.0 else None,
             }
             for share in SHARES
         ]

@@ -4,12 +4,19 @@ from typing import Any
 
 from orionbed.plan import Plan
 
+TO_FIT = "use more stages, fewer bytes per parameter, full recompute, a smaller window or a smaller micro-batch"
+
 
 def estimate(plan: Plan) -> dict[str, Any]:
     """Return limits of a plan: no schedule can beat the fullest stage, no run is cheaper than at that speed."""
     worst = max(plan.stages, key=lambda stage: stage.memory.total_bytes)
-    slowest = max(plan.stages, key=lambda stage: stage.microbatch_s)
-    per_s = plan.num_replicas / slowest.microbatch_s
+    # Micro-batches per second of all peers of a stage together, each at its own speed.
+    limits = [
+        sum(peer.speed for peer in plan.peers if peer.stage == stage.index) / stage.microbatch_s
+        for stage in plan.stages
+    ]
+    per_s = min(limits)
+    slowest = plan.stages[limits.index(per_s)]
     tokens_per_s = per_s * plan.tokens_per_microbatch
     max_mfu = per_s * plan.useful_flops_per_microbatch / (plan.gpu.peak * len(plan.peers))
     memory = worst.memory
@@ -32,10 +39,10 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "memory_line": (
             f"fullest stage {worst.index}: {memory.total_bytes / 1e9:.1f} of {plan.gpu.memory / 1e9:.0f} GB "
             f"({memory.states_bytes / 1e9:.1f} weights, gradients and moments, {memory.in_flight_bytes / 1e9:.1f} in "
-            f"flight, {memory.working_bytes / 1e9:.1f} working)" + ("" if plan.fits else ": does not fit")
+            f"flight, {memory.working_bytes / 1e9:.1f} working)" + ("" if plan.fits else f": does not fit; {TO_FIT}")
         ),
         "compute_line": (
-            f"slowest stage {slowest.index}: {slowest.microbatch_s:.2f} s per micro-batch of "
+            f"slowest stage {slowest.index}: {_seconds(slowest.microbatch_s)} per micro-batch of "
             f"{plan.tokens_per_microbatch} tokens"
         ),
         "max_tokens_per_s": tokens_per_s,
@@ -45,12 +52,26 @@ def estimate(plan: Plan) -> dict[str, Any]:
 
 
 def _cost(plan: Plan, tokens_per_s: float) -> dict[str, Any]:
-    run, price = plan.scenario.run, plan.scenario.cost.gpu_hour
-    per_hour = price * len(plan.peers)
-    if run.tokens is None:
-        hours = (run.duration or 0.0) / 3600.0
-        line = f"{hours:.1f} h on {len(plan.peers)} GPUs cost ${hours * per_hour:,.0f}"
+    """Hours and GPU dollars of the run; it ends at its tokens or its duration, whichever comes first."""
+    run, num_peers = plan.scenario.run, len(plan.peers)
+    by_tokens = None if run.tokens is None else run.tokens / tokens_per_s / 3600.0
+    by_duration = None if run.duration is None else run.duration / 3600.0
+    hours = min(limit for limit in (by_tokens, by_duration) if limit is not None)
+    usd = hours * plan.scenario.cost.gpu_hour * num_peers
+    if run.tokens is not None and hours == by_tokens:
+        line = f"{run.tokens / 1e9:g} B tokens take at least {_hours(hours)} and {_usd(usd)} of GPU time"
     else:
-        hours = run.tokens / tokens_per_s / 3600.0
-        line = f"{run.tokens / 1e9:g} B tokens take at least {hours:.1f} h and ${hours * per_hour:,.0f} of GPU time"
-    return {"min_hours": hours, "min_gpu_usd": hours * per_hour, "estimate_line": line}
+        line = f"{_hours(hours)} on {num_peers} GPUs cost {_usd(usd)}"
+    return {"min_hours": hours, "min_gpu_usd": usd, "estimate_line": line}
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1.0 else f"{seconds * 1e3:.3g} ms"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1.0 else f"{hours * 60.0:.1f} min"
+
+
+def _usd(usd: float) -> str:
+    return f"${usd:,.0f}" if usd >= 100.0 else f"${usd:,.2f}"

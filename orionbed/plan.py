@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from orionbed import model as arithmetic
-from orionbed.bandwidth import draw_links
+from orionbed.bandwidth import Floats, draw_links
 from orionbed.compute import Cost, CostModel, Work
 from orionbed.model import BYTES_PER_VALUE, StageMemory
-from orionbed.scenario import GpuProfile, Scenario, gpu_profile
+from orionbed.scenario import Distribution, GpuProfile, Scenario, gpu_profile
 from orionbed.schedule.actions import Kind
 from orionbed.streams import Streams
 
@@ -244,6 +246,7 @@ def _peers(scenario: Scenario, streams: Streams) -> list[PeerPlan]:
     uplink, downlink = draw_links(
         num_peers, network.uplink, network.downlink, network.correlation, streams.get("links")
     )
+    uplink, downlink = _at_median(uplink, network.uplink), _at_median(downlink, network.downlink)
     speeds = scenario.peers.speed.sample(streams.get("speed"), num_peers)
     return [
         PeerPlan(
@@ -258,3 +261,11 @@ def _peers(scenario: Scenario, streams: Streams) -> list[PeerPlan]:
         )
         for index in range(num_peers)
     ]
+
+
+def _at_median(rates: Floats, distribution: Distribution) -> Floats:
+    """Scale lognormal draws so that the peers' median is the one stated.
+
+    A published median is that of the peers that were there, not of a population they might have been drawn from.
+    """
+    return rates * (distribution.median / float(np.median(rates))) if distribution.kind == "lognormal" else rates

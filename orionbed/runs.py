@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,15 @@ from typing import Any
 from orionbed.scenario import Scenario, to_yaml
 
 PACKAGES = ("orionbed", "simpy", "numpy", "pydantic", "matplotlib", "torch")
+
+# What orionbed writes into a run's folder. Replacing and removing runs touch these and nothing else.
+RUN_FILES = (
+    *("scenario.yaml", "resolved.yaml", "manifest.json", "summary.json", "warnings.json", "log.txt", "report.html"),
+    *("steps.csv", "timeline.csv", "marks.csv", "stages.csv", "peers.csv", "curve.csv", "bands.csv"),
+    *("trace.npz", "trace.json.gz"),
+)
+FIGURES, FIGURE_ENDINGS = "figures", (".svg", ".png", ".csv")
+_PARTIAL = re.compile(r"\.(?:.+\.)?partial-(\d+)")
 
 
 class RunError(Exception):
@@ -36,10 +46,23 @@ class RunId:
         return f"{self.name}-{self.backend}-{self.digest}-s{self.seed}"
 
 
-def run_id(scenario: Scenario, backend: str, seed: int, samples: int) -> RunId:
-    """Return the id of a run; the digest covers the resolved scenario, backend, version and number of samples."""
-    text = "\n".join((to_yaml(scenario), backend, version(), str(samples)))
-    return RunId(scenario.name, backend, hashlib.sha256(text.encode()).hexdigest()[:6], seed)
+def run_id(scenario: Scenario, backend: str, samples: int) -> RunId:
+    """Return the id of a run; runs that differ only in their seed share the digest.
+
+    It covers the resolved scenario, the files it names, the backend, the version and the number of samples.
+    """
+    digest = hashlib.sha256()
+    for part in (to_yaml(with_seed(scenario, 0)), backend, version(), str(samples)):
+        digest.update(part.encode() + b"\0")
+    for name in (scenario.peers.gpu, scenario.network.variability):
+        if Path(name).is_file():
+            digest.update(Path(name).read_bytes())
+    return RunId(scenario.name, backend, digest.hexdigest()[:6], scenario.run.seed)
+
+
+def with_seed(scenario: Scenario, seed: int) -> Scenario:
+    """Return `scenario` with another seed; a seed claims nothing about the world, so no source is lost."""
+    return scenario.model_copy(update={"run": scenario.run.model_copy(update={"seed": seed})})
 
 
 def version() -> str:
@@ -47,28 +70,136 @@ def version() -> str:
     return metadata.version("orionbed")
 
 
-@contextmanager
-def unfinished(target: Path, *, force: bool) -> Iterator[Path]:
-    """Give a folder to write into that becomes `target` only when the block ends well.
+def is_done(target: Path, identity: RunId, scenario: Scenario) -> bool:
+    """Whether `target` holds this very run, finished.
 
     Raises:
-        RunError: `target` exists and `force` is not set.
+        RunError: it holds a run of the same id, but of another scenario (the id has a short digest).
 
     """
-    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
-        raise RunError(f"{target} exists already; use --force to replace it, or --out for another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    partial.mkdir()
+    if not (target / "summary.json").is_file() or held_run(target) != str(identity):
+        return False
+    try:
+        resolved = (target / "resolved.yaml").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    if resolved != to_yaml(scenario):
+        raise RunError(f"{target} holds a run of the same id but of another scenario; choose another folder with --out")
+    return True
+
+
+def held_run(folder: Path) -> str | None:
+    """Return the id of the run that a folder holds, `None` when it is no run's folder."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    # Other programs have a manifest.json too.
+    found = manifest.get("run") if isinstance(manifest, dict) else None
+    return found if isinstance(found, str) and "packages" in manifest else None
+
+
+@contextmanager
+def unfinished(target: Path, *, force: bool) -> Iterator[Path]:
+    """Give a folder to write into whose files become those of `target` only when the block ends well.
+
+    Otherwise nothing is left behind. `force` replaces the files of a run that is in `target`, and no others.
+
+    Raises:
+        RunError: `target` is in use, or cannot be written.
+
+    """
+    final = target.resolve()
+    _refuse(target, force=force)
+    in_place = final.is_dir()
+    partial = final / f".partial-{os.getpid()}" if in_place else final.parent / f".{final.name}.partial-{os.getpid()}"
+    made: list[Path] = []
+    try:
+        made += [folder for folder in (final.parent, *final.parent.parents) if not folder.exists()]
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that had our number before us
+        partial.mkdir()
+    except OSError as error:
+        _remove_empty(made)
+        raise RunError(
+            f"{target} cannot be written: {error.strerror or error}; choose another folder with --out or --runs"
+        ) from None
+    finished = False
     try:
         yield partial
-        if target.exists():
-            if force and any(target.iterdir()) and not (target / "manifest.json").exists():
-                raise RunError(f"{target} is not a run folder, so --force will not replace it; choose another --out")
-            shutil.rmtree(target)
-        partial.rename(target)
+        _refuse(target, force=force)
+        if in_place:
+            _move_into(partial, final)
+        else:
+            _rename(partial, final)
+        finished = True
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if not finished:
+            _remove_empty(made)
+
+
+def _refuse(target: Path, *, force: bool) -> None:
+    """Raise RunError unless `target` is free, or holds a run that may be replaced."""
+    try:
+        if target.exists() and not target.is_dir():
+            raise RunError(f"{target} is a file; choose a folder with --out or --runs")
+        used = target.is_dir() and any(not _PARTIAL.fullmatch(entry.name) for entry in target.iterdir())
+    except OSError as error:
+        raise RunError(
+            f"{target} cannot be read: {error.strerror or error}; choose another folder with --out or --runs"
+        ) from None
+    if not used:
+        return
+    held = held_run(target)
+    if held is None:
+        raise RunError(f"{target} is not empty and holds no run; nothing is overwritten, choose another --out")
+    if not force:
+        raise RunError(f"{target} holds the run {held}; use --force to replace it, or choose another --out")
+
+
+def _move_into(partial: Path, final: Path) -> None:
+    """Replace the run files of an existing folder, which may be a mount point or somebody's working directory."""
+    (final / "summary.json").unlink(missing_ok=True)  # from here to the end it is no finished run
+    stale = set(run_files(final))
+    new = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+    for path in sorted(new, key=lambda path: path.name == "summary.json"):
+        (final / path).parent.mkdir(exist_ok=True)
+        (partial / path).replace(final / path)
+    for path in stale - {final / path for path in new}:
+        path.unlink()
+
+
+def _rename(partial: Path, final: Path) -> None:
+    try:
+        partial.rename(final)
+    except OSError:
+        if final.exists():
+            raise RunError(f"{final} was made by another process meanwhile; nothing was overwritten") from None
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def run_files(folder: Path) -> list[Path]:
+    """Return the files in a run's folder that orionbed wrote; whatever else lies there is somebody's own."""
+    figures = [path for path in folder.glob(f"{FIGURES}/*") if path.suffix in FIGURE_ENDINGS]
+    return [path for path in (*(folder / name for name in RUN_FILES), *sorted(figures)) if path.is_file()]
+
+
+def remove_run(folder: Path) -> bool:
+    """Remove a run's files and its folder; return False when the folder stays because other files are in it."""
+    for path in run_files(folder):
+        path.unlink()
+    _remove_empty([folder / FIGURES])
+    _remove_empty([folder])
+    return not folder.exists()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -133,6 +264,10 @@ def find_run(name: str, store: Path) -> Path:
         return matches[0]
     if matches:
         raise RunError(f"'{name}' may be {', '.join(folder.name for folder in matches)}; write more of it")
+    if Path(name).is_dir():
+        raise RunError(f"{name} is not the folder of a finished run: it has no summary.json")
+    if not store.is_dir():
+        raise RunError(f"there is no run '{name}', and no folder {store} with runs; say where with --runs")
     raise RunError(f"there is no run '{name}' here or in {store}; `orionbed ls` lists the runs")
 
 
@@ -146,18 +281,19 @@ def list_runs(store: Path) -> list[Path]:
 
 
 def leftovers(store: Path) -> list[Path]:
-    """Return folders of runs that were never finished and whose process is gone."""
-    if not store.is_dir():
-        return []
-    return sorted(folder for folder in store.glob(".*.partial-*") if not _alive(folder.name.rpartition("-")[2]))
+    """Return folders of runs that were never finished and whose process is gone, in a store or in its runs."""
+    found = []
+    for folder in (*store.glob(".*partial-*"), *store.glob("*/.partial-*")):
+        match = _PARTIAL.fullmatch(folder.name)
+        if match and folder.is_dir() and not folder.is_symlink() and not _alive(int(match[1])):
+            found.append(folder)
+    return sorted(found)
 
 
-def _alive(pid: str) -> bool:
-    if not pid.isdigit():
-        return False
+def _alive(pid: int) -> bool:
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -168,16 +304,25 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Read a run's summary.
 
     Raises:
-        RunError: it is missing or no JSON object.
+        RunError: it is missing, no JSON object, or of another schema version.
 
     """
+    from orionbed.summary import SCHEMA_VERSION
+
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    if not isinstance(summary, dict):
-        raise RunError(f"{path} is no summary")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON: {error}; run the scenario again with --force") from None
+    if not isinstance(summary, dict) or "schema_version" not in summary:
+        raise RunError(f"{path} is no summary of a run")
+    if summary["schema_version"] != SCHEMA_VERSION:
+        raise RunError(
+            f"{path} has schema_version {summary['schema_version']!r}, this orionbed reads {SCHEMA_VERSION}; "
+            "run the scenario again"
+        )
     return summary
 
 

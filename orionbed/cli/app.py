@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from orionbed.cli.check import check
+from orionbed.cli.ending import EXIT_VOID, Interrupted, explained, interruptible, tolerant
 from orionbed.cli.inspect_runs import compare, list_command, report, show
 from orionbed.cli.run import run
 from orionbed.cli.upkeep import clean, doctor, schema
-
-EXIT_FAILED, EXIT_INPUT, EXIT_VOID = 1, 2, 3
 
 app = typer.Typer(
     name="orionbed",
@@ -34,34 +33,43 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "clean": clean,
 }
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name)(tolerant(_command))
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer hands a callback its value plainly)
+    if wanted:
+        from orionbed.runs import version
+
+        typer.echo(f"orionbed {version()}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
-    if version:
-        from orionbed.runs import version as installed
-
-        typer.echo(f"orionbed {installed()}")
-        raise typer.Exit
+    del version  # its callback does it all
 
 
 def main() -> None:
-    """Run the command line. Wrong input ends with exit code 2 and a message on stderr, never with a traceback."""
-    from orionbed.backends import BackendError
-    from orionbed.runs import RunError
-    from orionbed.scenario import ScenarioError
+    """Run the command line.
 
-    try:
-        app()
-    except (BackendError, RunError, ScenarioError) as error:
-        typer.echo(str(error), err=True)
-        sys.exit(EXIT_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was written", err=True)
-        sys.exit(EXIT_VOID)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    Exit codes: 0 done; 1 a check failed; 2 the input is wrong, with a message on stderr and no traceback; 3 the run is
+    void or was interrupted.
+    """
+    with interruptible():
+        try:
+            app()
+        except Interrupted:
+            typer.echo("interrupted; a run that is not finished leaves nothing behind", err=True)
+            sys.exit(EXIT_VOID)
+        except Exception as error:
+            found = explained(error)
+            if found is None:
+                raise
+            code, message = found
+            typer.echo(message, err=True)
+            sys.exit(code)

@@ -1,10 +1,15 @@
 """What a user sees while a run goes on: a bar on a terminal, plain lines elsewhere, nothing with --json."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
+
+from orionbed.cli.ending import discard_stdout
 from orionbed.plan import Plan
 
 PLAIN_EVERY_S = 5.0
@@ -14,17 +19,23 @@ class Console:
     """Prints progress and keeps the log. Lines go to stdout; a quiet console only keeps them."""
 
     def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console as RichConsole
-
         self.quiet = quiet
         self.log: list[str] = []
-        self._rich = RichConsole(highlight=False, soft_wrap=True, markup=False)
 
     def line(self, text: str) -> None:
         """Print and keep one line."""
         self.log.append(text)
-        if not self.quiet:
-            self._rich.print(text)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self.quiet:
+            return
+        try:
+            typer.echo(text)
+        except BrokenPipeError:
+            # Nobody reads any more; the run goes on for its folder's sake.
+            self.quiet = True
+            discard_stdout()
 
     @contextmanager
     def run(self, plan: Plan, identity: object) -> Iterator[Callable[[Any], None]]:
@@ -38,10 +49,10 @@ class Console:
             return f"{state.now_s / 3600.0:6.2f} h simulated   {tokens / 1e6:8.1f} M tokens   MFU so far {mfu:.1%}"
 
         def share(state: Any) -> float:
-            if state.target:
-                return float(state.applied / state.target)
             duration = plan.scenario.run.duration
-            return state.now_s / duration if duration else 0.0
+            by_time = state.now_s / duration if duration else 0.0
+            # Whichever end comes first.
+            return max(by_time, state.applied / state.target if state.target else 0.0)
 
         with self._progress(text, share) as report:
             yield report
@@ -56,8 +67,8 @@ class Console:
     def _progress(self, text: Callable[[Any], str], share: Callable[[Any], float]) -> Iterator[Callable[[Any], None]]:
         if self.quiet:
             yield lambda _: None
-        elif self._rich.is_terminal:
-            with self._bar(text, share) as report:
+        elif _draws_bars():
+            with _bar(text, share) as report:
                 yield report
         else:
             yield self._plain(text, share)
@@ -69,15 +80,22 @@ class Console:
             nonlocal last
             if time.monotonic() - last >= PLAIN_EVERY_S:
                 last = time.monotonic()
-                self._rich.print(f"{share(state):4.0%}  {text(state)}")
+                self._print(f"{min(share(state), 1.0):4.0%}  {text(state)}")
 
         return report
 
-    @contextmanager
-    def _bar(self, text: Callable[[Any], str], share: Callable[[Any], float]) -> Iterator[Callable[[Any], None]]:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, console=self._rich, transient=True) as bar:
-            task = bar.add_task("", total=1.0)
-            yield lambda state: bar.update(task, completed=share(state), description=text(state))
+def _draws_bars() -> bool:
+    """Whether stdout is a terminal that can redraw a line; colours forced into a file do not make it one."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def _bar(text: Callable[[Any], str], share: Callable[[Any], float]) -> Iterator[Callable[[Any], None]]:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=RichConsole(highlight=False, markup=False), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda state: bar.update(task, completed=share(state), description=text(state))

@@ -2,8 +2,7 @@
 
 import json
 import os
-import shutil
-import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,13 +20,14 @@ from orionbed.cli.options import (
 
 if TYPE_CHECKING:
     from orionbed.backends import Backend
-    from orionbed.results import RunResult
+    from orionbed.cli.progress import Console
     from orionbed.runs import RunId
     from orionbed.scenario import Scenario
 
 
 def run(
     scenario: ScenarioArgument,
+    *,
     backend: Annotated[str, typer.Option(help="What runs it: sim, emulator or real.")] = "sim",
     sets: SetOption = None,
     seed: SeedOption = None,
@@ -41,40 +41,51 @@ def run(
     """Run a scenario, write its folder and its report, and print where the report is."""
     from orionbed import backends
     from orionbed.cli.progress import Console
-    from orionbed.runs import read_summary, run_id, unfinished
+    from orionbed.runs import is_done, read_summary, run_id, unfinished, with_seed
     from orionbed.scenario import load
 
     the_scenario = load(scenario, sets or ())
+    if seed is not None:
+        the_scenario = with_seed(the_scenario, seed)
     module = backends.load(backend)
-    the_seed = the_scenario.run.seed if seed is None else seed
-    identity = run_id(the_scenario, backend, the_seed, samples)
+    identity = run_id(the_scenario, backend, samples)
     target = out if out is not None else runs / str(identity)
     console = Console(quiet=as_json)
-    if not force and (target / "summary.json").is_file():
+    if not force and is_done(target, identity, the_scenario):
         console.line(f"run {identity} is already done; --force runs it again")
     else:
+        job = _Job(the_scenario, module, identity, _given_text(scenario), samples, jobs or _num_cores())
         with unfinished(target, force=force) as folder:
-            _write_run(
-                _Job(the_scenario, module, identity, scenario, samples, jobs or os.cpu_count() or 1), folder, console
-            )
+            _write_run(job, folder, console)
     _finish(target, read_summary(target), console, as_json=as_json)
 
 
+@dataclass(frozen=True, slots=True)
 class _Job:
-    """What one invocation is to do."""
+    """What one invocation is to do; `given` is the scenario file as it was when the run began."""
 
-    def __init__(
-        self, scenario: "Scenario", module: "Backend", identity: "RunId", given: str, samples: int, jobs: int
-    ) -> None:
-        self.scenario = scenario
-        self.module = module
-        self.identity = identity
-        self.given = given
-        self.samples = samples
-        self.jobs = jobs
+    scenario: "Scenario"
+    module: "Backend"
+    identity: "RunId"
+    given: bytes | None
+    samples: int
+    jobs: int
 
 
-def _write_run(job: _Job, folder: Path, console: Any) -> None:
+def _given_text(name: str) -> bytes | None:
+    """Return the scenario file as given; `None` for a pipe, which can be read only once."""
+    from orionbed.scenario.packaged import scenario_file
+
+    found = scenario_file(name)
+    return found[0].read_bytes() if found is not None and found[0].is_file() else None
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_run(job: _Job, folder: Path, console: "Console") -> None:
     from orionbed.plan import make_plan
     from orionbed.runs import command_line, git_state, manifest, write_json
     from orionbed.summary import summarise
@@ -90,7 +101,7 @@ def _write_run(job: _Job, folder: Path, console: Any) -> None:
     summary = summarise(result, baseline, git=git_state(), started_at=started_at)
     _add_curve(job, summary, folder, console)
     _add_bands(job, summary, folder, console)
-    _copy_scenario(job, folder)
+    _write_scenario(job, folder)
     write_tables(result, folder)
     if result.trace is not None:
         result.trace.save(folder / "trace.npz")
@@ -112,17 +123,15 @@ def _write_report(folder: Path) -> None:
     reports.build([folder], folder / "report.html")
 
 
-def _copy_scenario(job: _Job, folder: Path) -> None:
+def _write_scenario(job: _Job, folder: Path) -> None:
     from orionbed.scenario import to_yaml
-    from orionbed.scenario.packaged import scenario_file
 
-    given = scenario_file(job.given)
-    if given is not None:
-        shutil.copyfile(given[0], folder / "scenario.yaml")
+    if job.given is not None:
+        (folder / "scenario.yaml").write_bytes(job.given)
     (folder / "resolved.yaml").write_text(to_yaml(job.scenario), encoding="utf-8")
 
 
-def _add_curve(job: _Job, summary: dict[str, Any], folder: Path, console: Any) -> None:
+def _add_curve(job: _Job, summary: dict[str, Any], folder: Path, console: "Console") -> None:
     from orionbed.bandwidth_needed import bandwidth_needed
     from orionbed.tables import write_csv
 
@@ -134,12 +143,14 @@ def _add_curve(job: _Job, summary: dict[str, Any], folder: Path, console: Any) -
     summary["curve_needed"] = bandwidth_needed(rows)
 
 
-def _add_bands(job: _Job, summary: dict[str, Any], folder: Path, console: Any) -> None:
+def _add_bands(job: _Job, summary: dict[str, Any], folder: Path, console: "Console") -> None:
     from orionbed.sampling import bands, sample
     from orionbed.tables import write_csv
 
     if not job.samples:
         return
+    if not job.scenario.uncertain:
+        console.line("nothing is under `uncertain`: the draws differ by their seeds alone")
     with console.count("draws", job.samples) as progress:
         rows = sample(job.scenario, job.identity.backend, job.identity.seed, job.samples, job.jobs, progress)
     write_csv(folder / "bands.csv", rows, tuple(rows[0]))
@@ -147,15 +158,21 @@ def _add_bands(job: _Job, summary: dict[str, Any], folder: Path, console: Any) -
     summary["bands_samples"] = job.samples
 
 
-def _finish(target: Path, summary: dict[str, Any], console: Any, *, as_json: bool) -> None:
+def _finish(target: Path, summary: dict[str, Any], console: "Console", *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
         return
-    relative = summary["datacenter"]["relative_speed"]
-    share = "" if relative is None else f"   {relative:.0%} of datacenter speed"
-    mfu, tokens = summary["mfu"], summary["tokens"]
-    console.line(
-        f"MFU {mfu['wall_clock']:.1%} (peak {mfu['peak_sustained']:.1%})   "
-        f"{tokens['per_s']['wall_clock']:,.0f} tokens/s{share}   {len(summary['warnings'])} warnings"
-    )
+    console.line(headline(summary))
     console.line(f"report  {target / 'report.html'}")
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """Return the main numbers of a run in one line."""
+    mfu, relative, num_warnings = summary["mfu"], summary["datacenter"]["relative_speed"], len(summary["warnings"])
+    parts = [
+        f"MFU {mfu['wall_clock']:.1%} (peak {mfu['peak_sustained']:.1%})",
+        f"{summary['tokens']['per_s']['wall_clock']:,.0f} tokens/s",
+        *([] if relative is None else [f"{relative:.0%} of datacenter speed"]),
+        f"{num_warnings} warning{'' if num_warnings == 1 else 's'}",
+    ]
+    return "   ".join(parts)

@@ -15,6 +15,7 @@ from orionbed.cli.options import DEFAULT_RUNS, RunsOption
 
 GIGABYTE = 1e9
 NEEDED_DISK_BYTES = 2 * GIGABYTE
+TORCH = "2.13.0"
 
 
 def schema() -> None:
@@ -49,20 +50,30 @@ def doctor() -> None:
 
 def _torch() -> tuple[str, bool, str]:
     if importlib.util.find_spec("torch") is None:
-        return "not installed", False, "the simulator needs none; for emulator and real: pip install torch==2.13.0"
+        return "not installed", False, f"the simulator needs none; for emulator and real: pip install torch=={TORCH}"
     from importlib import metadata
 
-    return metadata.version("torch"), True, ""
+    found = metadata.version("torch")
+    return found, found.partition("+")[0] == TORCH, f"orionbed is tested with torch {TORCH}: pip install torch=={TORCH}"
 
 
 def clean(
+    *,
     runs: RunsOption = DEFAULT_RUNS,
     everything: Annotated[bool, typer.Option("--all", help="Remove finished runs too, not only leftovers.")] = False,
 ) -> None:
     """Remove what runs that never finished left behind; with --all every run."""
-    from orionbed.runs import leftovers, list_runs
+    from orionbed.runs import held_run, leftovers, list_runs, remove_run
 
-    folders = leftovers(runs) + (list_runs(runs) if everything else [])
-    for folder in folders:
+    removed, kept = 0, []
+    for folder in leftovers(runs):
         shutil.rmtree(folder)
-    typer.echo(f"removed {len(folders)} folder{'' if len(folders) == 1 else 's'} from {runs}")
+        removed += 1
+    for folder in list_runs(runs) if everything else []:
+        if not folder.is_symlink() and held_run(folder) is not None and remove_run(folder):
+            removed += 1
+        else:
+            kept.append(folder)
+    typer.echo(f"removed {removed} folder{'' if removed == 1 else 's'} from {runs}")
+    for folder in kept:
+        typer.echo(f"kept {folder}: there are files in it that no run wrote")
