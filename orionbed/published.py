@@ -29,20 +29,21 @@ def compare_published(scenario: Scenario, summary: dict[str, Any]) -> list[dict[
     """Return each published figure beside ours.
 
     `kind` says what our figure is worth: `fitted` when the scenario was fitted to it, `input` when the scenario
-    simply contains it, `predicted` otherwise. `error` is (ours - published) / published.
+    simply contains it, `predicted` otherwise. `error` is (ours - published) / published, `None` where we have no such
+    number or the published one is nought.
     """
     fitted = fitted_quantities(scenario)
     rows = []
     for entry in scenario.published:
         ours = lookup(summary, entry.quantity)
-        number = float(ours) if isinstance(ours, int | float) else None
+        number = float(ours) if isinstance(ours, int | float) and not isinstance(ours, bool) else None
         kind = "fitted" if entry.quantity in fitted else "input" if entry.kind == "input" else "predicted"
         rows.append(
             {
                 "quantity": entry.quantity,
                 "published": entry.value,
                 "ours": number,
-                "error": None if number is None else (number - entry.value) / entry.value,
+                "error": None if number is None or not entry.value else (number - entry.value) / abs(entry.value),
                 "kind": kind,
                 "source": entry.source,
                 "note": entry.note,
@@ -52,27 +53,30 @@ def compare_published(scenario: Scenario, summary: dict[str, Any]) -> list[dict[
 
 
 def contradictions(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what each published reading implies for tokens/s, MFU and hours; empty unless two can be compared.
+    """Return what each published average implies for tokens/s, MFU and hours; empty unless two can be compared.
 
-    All rows use the same N, FLOP convention and number of tokens, so that two rows that differ cannot both describe
-    the same average.
+    They can be compared when both an MFU and a rate in tokens/s are published. All rows use the same N, FLOP convention
+    and number of tokens, so that two rows that differ cannot both describe the same average. Peaks are no averages.
     """
     layout = summary["layout"]
     per_token = summary["model"]["flops_per_token"] / (layout["peak_flops"] * layout["num_peers"])
     tokens = scenario.run.tokens or summary["tokens"]["total"]
-    rows = []
+    rows, units = [], set()
     for entry in scenario.published:
-        if entry.quantity.startswith("mfu."):
+        unit, _, average = entry.quantity.rpartition(".")
+        if average.startswith("peak") or entry.value <= 0.0:
+            continue
+        if unit == "mfu":
             rate = entry.value / per_token
-        elif entry.quantity.startswith("tokens.per_s"):
+        elif unit == "tokens.per_s":
             rate = entry.value
         elif entry.quantity == "duration_s.total" and scenario.run.tokens is not None:
             rate = tokens / entry.value
         else:
             continue
-        reading = entry.note or entry.quantity
-        rows.append(_reading(reading, rate, per_token, tokens, entry.source))
-    if len(rows) < 2:
+        units.add(unit)
+        rows.append(_reading(entry.note or entry.quantity, rate, per_token, tokens, entry.source))
+    if not {"mfu", "tokens.per_s"} <= units:
         return []
     for name, label in (("in_phase", "training phases only"), ("with_merges", "with merges"), ("wall_clock", "all")):
         rows.append(_reading(f"this run, {label}", summary["tokens"]["per_s"][name], per_token, tokens, "this run"))

@@ -1,12 +1,15 @@
 """Bands: the same scenario many times, each with its uncertain inputs drawn anew."""
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 from orionbed import backends
-from orionbed.scenario import Scenario, apply, draw
+from orionbed.runs import RunError
+from orionbed.scenario import Scenario, ScenarioError, apply, draw
 from orionbed.streams import Streams
 
 QUANTITIES = {
@@ -23,6 +26,7 @@ BASELINE_HORIZON_S = 3600.0
 def sample(
     scenario: Scenario,
     backend: str,
+    *,
     seed: int,
     num_samples: int,
     jobs: int,
@@ -32,25 +36,73 @@ def sample(
 
     Returns a row per draw: `draw`, every drawn key, and the quantities of `QUANTITIES`. The rows depend on the seed and
     the scenario only, not on the number of processes.
+
+    Raises:
+        RunError: a draw gives a scenario that cannot be.
+
     """
-    rows: list[dict[str, Any]] = [{} for _ in range(num_samples)]
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(one_draw, scenario, backend, seed, index): index for index in range(num_samples)}
+    draws = [(scenario, backend, seed, index) for index in range(num_samples)]
+    return in_processes(one_draw, draws, jobs, progress)
+
+
+def in_processes(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    jobs: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Any]:
+    """Return `function(*each)` for each of `arguments`, in their order, computed on up to `jobs` fresh processes.
+
+    `progress` gets the number of results so far. When one fails, the others are given up.
+    """
+    results: list[Any] = [None] * len(arguments)
+    # Not forked: the pool's workers start clean whatever the caller has loaded.
+    pool = ProcessPoolExecutor(max_workers=max(1, min(jobs, len(arguments))), mp_context=get_context("spawn"))
+    try:
+        with _uninterruptible():
+            futures: dict[Future[Any], int] = {
+                pool.submit(function, *each): index for index, each in enumerate(arguments)
+            }
         for count, future in enumerate(as_completed(futures), start=1):
-            rows[futures[future]] = future.result()
+            results[futures[future]] = future.result()
             if progress is not None:
                 progress(count)
-    return rows
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
+
+
+@contextmanager
+def _uninterruptible() -> Iterator[None]:
+    """Hold Ctrl-C back, so that processes started meanwhile never see it: it is this process that ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def one_draw(scenario: Scenario, backend: str, seed: int, index: int) -> dict[str, Any]:
-    """Draw the uncertain inputs once, run, and return the row of this draw."""
+    """Draw the uncertain inputs once, run, and return the row of this draw.
+
+    Raises:
+        RunError: the draw gives a scenario that cannot be.
+
+    """
     from orionbed.plan import make_plan
     from orionbed.published import lookup
     from orionbed.summary import summarise
 
     streams = Streams(seed).child(f"sample/{index}")
-    drawn, values = draw(scenario, streams.get("uncertain"))
+    try:
+        drawn, values = draw(scenario, streams.get("uncertain"))
+    except ScenarioError as error:
+        raise RunError(
+            f"draw {index} of `uncertain` is no good, narrow the distribution it came from:\n{error}"
+        ) from None
     changes: dict[str, object] = {
         "run.tokens": None,
         "run.duration": scenario.run.samples_horizon,

@@ -152,7 +152,14 @@ def _add_bands(job: _Job, summary: dict[str, Any], folder: Path, console: "Conso
     if not job.scenario.uncertain:
         console.line("nothing is under `uncertain`: the draws differ by their seeds alone")
     with console.count("draws", job.samples) as progress:
-        rows = sample(job.scenario, job.identity.backend, job.identity.seed, job.samples, job.jobs, progress)
+        rows = sample(
+            job.scenario,
+            job.identity.backend,
+            seed=job.identity.seed,
+            num_samples=job.samples,
+            jobs=job.jobs,
+            progress=progress,
+        )
     write_csv(folder / "bands.csv", rows, tuple(rows[0]))
     summary["bands"] = bands(rows)
     summary["bands_samples"] = job.samples

@@ -88,6 +88,13 @@ def _network(sections: Sections) -> Iterator[Issue]:
     if kind not in VARIABILITIES and not Path(kind).is_file():
         hint = did_you_mean(kind, VARIABILITIES, f"; write {listed(VARIABILITIES)}, or the path of a CSV trace")
         yield Issue(("network", "variability"), f"neither a known process nor a file: {kind!r}{hint}")
+    elif kind not in VARIABILITIES:
+        from orionbed.bandwidth_trace import read_trace
+
+        try:
+            read_trace(Path(kind))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            yield Issue(("network", "variability"), f"is not a bandwidth trace: {error}")
 
 
 def _places(sections: Sections) -> Iterator[Issue]:

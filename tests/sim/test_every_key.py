@@ -241,7 +241,7 @@ def test_faults_are_said_not_to_be_modelled(base: tuple[Scenario, Path], tmp_pat
 
 def keys_of(block: Any, prefix: str = "") -> Iterator[str]:
     """Keys of the schema down to the level the table names them at."""
-    for name, field in type(block).model_fields.items():
+    for name in type(block).model_fields:
         key = f"{prefix}{name}"
         yield key
         value = getattr(block, name)
