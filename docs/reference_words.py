@@ -20,7 +20,7 @@ EXIT_CODES: Final = (
     ("0", "Done."),
     ("1", "A check failed: the scenario does not fit the GPU's memory (`check`), or this machine lacks something (`doctor`)."),
     ("2", "The input is wrong: the scenario, an option, a run that does not exist. The message is on stderr, one line per problem, `file:line:col: key: what is wrong, what to do`; there is no traceback."),
-    ("3", "The run was interrupted; nothing was written."),
+    ("3", "The run was interrupted, or is void: an account did not balance or a worker died. Nothing was written."),
 )  # fmt: skip
 
 FILES: Final = (
@@ -69,6 +69,7 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("model.compression_ratio", "", "the first over the second"),
     ("model.flops_per_token", "FLOP", "6N"),
     ("model.flops_per_token_with_attention", "FLOP", "6N and causal attention"),
+    ("model.flops_per_token_executed", "FLOP", "6N and 2 for each parameter whose forward is recomputed"),
     ("model.flops_convention", "", "the convention in words"),
     ("layout.num_stages", "", "stages"),
     ("layout.num_replicas", "", "replicas of each stage"),
@@ -77,8 +78,8 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("layout.peak_flops", "FLOP/s", "peak of one GPU"),
     ("layout.layers_per_stage[]", "", "the split"),
     ("layout.parameters_per_stage[]", "", "parameters of each stage"),
-    ("layout.states_bytes_per_stage[]", "B", "weights, gradients and moments of each stage"),
-    ("layout.memory_bytes_per_stage[]", "B", "all that a peer of each stage must hold"),
+    ("layout.memory_bytes_per_stage[]", "B", "weights, gradients and moments of each stage"),
+    ("layout.peak_memory_bytes_per_stage[]", "B", "the same with activations in flight and one micro-batch's working set"),
     ("layout.memory_bytes", "B", "memory of one GPU"),
     ("layout.fits", "", "whether every stage fits it"),
     ("layout.sites.*", "", "peers at each site"),
@@ -118,8 +119,9 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("microbatches.dropped_by_reason.*", "", "dropped, by reason"),
     ("merges.count", "", "merges finished"),
     ("merges.mean_s", "s", "their mean length"),
-    ("merges.bytes_up_per_peer", "B", "mean upload of a peer per merge"),
-    ("merges.bytes_down_per_peer", "B", "mean download of a peer per merge"),
+    ("merges.bytes_per_peer", "B", "mean upload and download of a peer per merge, as far as completed"),
+    ("merges.bytes_up_per_peer", "B", "mean upload of a peer per merge, as far as completed"),
+    ("merges.bytes_down_per_peer", "B", "mean download of a peer per merge, as far as completed"),
     ("merges.missed", "", "times a peer was too late with its upload"),
     ("network.bytes_total", "B", "everything that peers sent"),
     ("network.bytes_boundary", "B", "activations and gradients handed to the network"),
@@ -144,7 +146,7 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("published[].quantity", "", "dotted key of this file"),
     ("published[].published", "", "the published value"),
     ("published[].ours", "", "the value here; null where this run has none"),
-    ("published[].error", "", "(ours - published) / published"),
+    ("published[].error", "", "(ours - published) / |published|; null where ours or nothing is published"),
     ("published[].kind", "", "predicted, fitted or input"),
     ("published[].source", "", "where it was published"),
     ("published[].note", "", "a remark"),
@@ -197,7 +199,8 @@ COLUMNS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
         "One row per stage; after these columns one per cause of the waterfall, in GPU-seconds.",
         {
             "stage": "index", "layers": "layers", "parameters": "parameters",
-            "memory_bytes": "what a peer of the stage must hold",
+            "memory_bytes": "weights, gradients and moments of the stage",
+            "peak_memory_bytes": "the same with activations in flight and one micro-batch's working set",
         },
     ),
     "peers": (
@@ -269,9 +272,10 @@ with the scenario's.
 
 RUN_FOLDER: Final = """## The run folder
 
-`runs/NAME-BACKEND-HASH-sSEED/`, or the folder given with `--out`. The hash covers the resolved scenario, the backend, the
-version of orionbed and the number of samples. A run is written under a temporary name and renamed when it is complete; a
-finished folder never changes. The same id again is not run again unless `--force` is given.
+`runs/NAME-BACKEND-HASH-sSEED/`, or the folder given with `--out`. The hash covers the resolved
+scenario without its seed, the files that it names, the backend, the version of orionbed and the number of samples. A run
+is written under a temporary name and renamed when it is complete. The same id again is not run again unless `--force` is
+given, which replaces the files of a run and no others.
 """
 
 SUMMARY_HEAD: Final = """

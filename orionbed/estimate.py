@@ -34,8 +34,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "boundary_bytes_uncompressed": plan.boundary_bytes_uncompressed,
         "compression_ratio": plan.boundary_bytes_uncompressed / plan.boundary_bytes,
         "memory_bytes": plan.gpu.memory,
-        "memory_bytes_per_stage": [stage.memory.total_bytes for stage in plan.stages],
-        "states_bytes_per_stage": [stage.memory.states_bytes for stage in plan.stages],
+        "memory_bytes_per_stage": [stage.memory.states_bytes for stage in plan.stages],
+        "peak_memory_bytes_per_stage": [stage.memory.total_bytes for stage in plan.stages],
         "memory_line": (
             f"fullest stage {worst.index}: {memory.total_bytes / 1e9:.1f} of {plan.gpu.memory / 1e9:.0f} GB "
             f"({memory.states_bytes / 1e9:.1f} weights, gradients and moments, {memory.in_flight_bytes / 1e9:.1f} in "

@@ -18,7 +18,7 @@ class Peak:
 
 
 def best_window(times_s: Floats, window_s: float, from_s: float, to_s: float, epochs: Sequence[Epoch] = ()) -> Peak:
-    """Find the window of `window_s` seconds within [from_s, to_s] with the highest rate of events at `times_s` (sorted).
+    """Find the window of `window_s` seconds within [from_s, to_s] with most events per second; `times_s` is sorted.
 
     With `epochs` the rate is per second of training in the window, so merges do not dilute it. A run shorter than the
     window is its own window. Only windows that start at an event, or end with the run, are tried: one of them is best.

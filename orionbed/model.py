@@ -106,14 +106,15 @@ def attention_flops_per_token(model: Transformer, sequence: int) -> int:
     return 6 * model.layers * model.hidden * sequence
 
 
-def hardware_flops_per_token(model: Transformer, split: Sequence[int], recompute: str) -> int:
+def executed_flops_per_token(model: Transformer, split: Sequence[int], recompute: str, *, last_recomputes: bool) -> int:
     """FLOPs per token the pipeline executes: 6N, and 2 more per parameter of each stage that recomputes its forward.
 
-    The last stage runs forward, loss and backward in one go, so it never recomputes.
+    A queue-driven last stage runs forward, loss and backward in one go, so it has nothing to recompute.
     """
     total = flops_per_token(model)
     if recompute == "full":
-        total += 2 * sum(stage_parameters(model, split)[:-1])
+        parameters = stage_parameters(model, split)
+        total += 2 * sum(parameters if last_recomputes else parameters[:-1])
     return total
 
 

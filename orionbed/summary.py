@@ -80,6 +80,10 @@ def model_block(plan: Plan) -> Summary:
     """Parameters, boundary and FLOPs of the scenario's model."""
     model = plan.scenario.model
     per_token = arithmetic.flops_per_token(model)
+    schedule = plan.scenario.pipeline.schedule
+    executed = arithmetic.executed_flops_per_token(
+        model, plan.split, schedule.recompute, last_recomputes=schedule.kind != "queue"
+    )
     attention = arithmetic.attention_flops_per_token(model, plan.scenario.batch.sequence)
     return {
         "num_parameters": plan.num_parameters,
@@ -89,6 +93,7 @@ def model_block(plan: Plan) -> Summary:
         "compression_ratio": plan.boundary_bytes_uncompressed / plan.boundary_bytes,
         "flops_per_token": per_token,
         "flops_per_token_with_attention": per_token + attention,
+        "flops_per_token_executed": executed,
         "flops_convention": FLOPS_CONVENTION,
     }
 
@@ -104,8 +109,9 @@ def layout_block(plan: Plan) -> Summary:
         "peak_flops": plan.gpu.peak,
         "layers_per_stage": list(plan.split),
         "parameters_per_stage": [stage.parameters for stage in plan.stages],
-        "states_bytes_per_stage": [m.states_bytes for m in memory],
-        "memory_bytes_per_stage": [m.total_bytes for m in memory],
+        # Weights, gradients and moments; the peak adds activations in flight and one micro-batch's working set.
+        "memory_bytes_per_stage": [m.states_bytes for m in memory],
+        "peak_memory_bytes_per_stage": [m.total_bytes for m in memory],
         "memory_bytes": plan.gpu.memory,
         "fits": plan.fits,
         "sites": {site: sum(peer.site == site for peer in plan.peers) for site in plan.site_names},
@@ -121,7 +127,11 @@ def _tokens(result: RunResult, rates: Rates) -> Summary:
 
 
 def _mfu_blocks(result: RunResult, rates: Rates) -> Summary:
-    peaks = {"peak_definition": PEAK_DEFINITION, "peak_window_s": rates.peak.window_s, "peak_start_s": rates.peak.start_s}
+    peaks = {
+        "peak_definition": PEAK_DEFINITION,
+        "peak_window_s": rates.peak.window_s,
+        "peak_start_s": rates.peak.start_s,
+    }
     mfu = rates.scaled(metrics.mfu_per_rate(result))
     applied_flops = result.ledger.applied * result.plan.useful_flops_per_microbatch
     per_useful = metrics.executed_flops(result) / applied_flops if applied_flops else 0.0
@@ -157,6 +167,7 @@ def _merges(result: RunResult) -> Summary:
     return {
         "count": count,
         "mean_s": sum(mark.end_s - mark.start_s for mark in merges) / count if count else 0.0,
+        "bytes_per_peer": result.bytes_merge / (count * num_peers) if count else 0.0,
         "bytes_up_per_peer": (result.bytes_merge - result.bytes_merge_read) / (count * num_peers) if count else 0.0,
         "bytes_down_per_peer": result.bytes_merge_read / (count * num_peers) if count else 0.0,
         "missed": result.merges_missed,

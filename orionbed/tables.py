@@ -42,7 +42,7 @@ STEP_COLUMNS = (
     "mfu_in_phase",
     "merge_s",
 )
-STAGE_COLUMNS = ("stage", "layers", "parameters", "memory_bytes")
+STAGE_COLUMNS = ("stage", "layers", "parameters", "memory_bytes", "peak_memory_bytes")
 PEER_COLUMNS = (
     *("peer", "stage", "replica", "site", "uplink_bps", "downlink_bps", "speed", "busy_s", "microbatches"),
     *("bytes_up", "bytes_down", "utilisation_up", "down_s", "mfu"),
@@ -89,7 +89,8 @@ def stages(result: RunResult) -> list[Row]:
             "stage": stage.index,
             "layers": stage.num_layers,
             "parameters": stage.parameters,
-            "memory_bytes": stage.memory.total_bytes,
+            "memory_bytes": stage.memory.states_bytes,
+            "peak_memory_bytes": stage.memory.total_bytes,
         }
         row.update({name: float(by_cause[code]) for code, name in enumerate(CAUSES) if code})
         rows.append(row)

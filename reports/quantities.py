@@ -35,7 +35,7 @@ LABELS: Final[Mapping[str, str]] = {
     "layout.num_stages": "stages",
     "layout.num_replicas": "replicas",
     "layout.peak_flops": "peak of one GPU",
-    "layout.memory_bytes": "memory of the fullest stage",
+    "layout.memory_bytes": "memory of one GPU",
     "microbatches.created": "micro-batches created",
     "microbatches.applied": "micro-batches applied",
     "microbatches.applied_share": "micro-batches applied",

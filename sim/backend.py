@@ -10,7 +10,6 @@ import numpy as np
 import simpy
 from simpy.core import StopSimulation
 
-from orionbed import tracing
 from orionbed.plan import Plan
 from orionbed.results import Epoch, Floats, RunResult
 from orionbed.schedule.actions import KINDS, Kind
@@ -19,7 +18,7 @@ from orionbed.warn import warning
 from sim.churn import Churn
 from sim.clock import Clock
 from sim.engine import Engine
-from sim.merging import Merging, _succeed
+from sim.merging import Merging, succeed
 from sim.peer import SimPeer
 from sim.wiring import make_network
 
@@ -80,7 +79,7 @@ class _Run:
         for peer in self.engine.peers:
             event = self.clock.event()
             weight_bytes = float(self.plan.stages[peer.stage].weight_bytes)
-            self.network.from_storage(peer.index, weight_bytes, _succeed, event)
+            self.network.from_storage(peer.index, weight_bytes, succeed, event)
             self.startup_read_bytes += weight_bytes
             fetched.append(event)
         yield self.clock.all_of(fetched)
@@ -92,7 +91,7 @@ class _Run:
 
     def _begin_epoch(self, ready: list[SimPeer]) -> None:
         self._epoch_started_s = self.clock.now
-        self.engine.epoch = len(self.epochs)
+        self.engine.recording.epoch = len(self.epochs)
         self.engine.in_training = True
         for peer in ready:
             self.engine.start_training(peer)
@@ -120,7 +119,6 @@ class _Run:
         self.engine.target_applied = target
         end_s = inf if run.duration is None else run.duration
         self.clock.process(self.life(max_epochs))
-        self._record_window()
         while not self.done and self.clock.now < end_s and (target is None or self.engine.ledger.applied < target):
             self.clock.run_to(min(end_s, self.clock.now + PROGRESS_EVERY_S))
             if progress is not None:
@@ -130,20 +128,6 @@ class _Run:
             self._end_epoch(self.clock.now)
         elif self.startup_s and not self.done:  # the run ended within a merge
             self._end_epoch(self._training_end_s)
-
-    def _record_window(self) -> None:
-        run = self.plan.scenario.run
-        if run.trace == "summary":
-            return
-        self.engine.recorder = tracing.TraceRecorder([peer.name for peer in self.plan.peers])
-        if run.trace == "full":
-            self.engine.recording = True
-            return
-        self.clock.call_at(run.trace_from, self._set_recording, arg=True)
-        self.clock.call_at(run.trace_from + run.trace_for, self._set_recording, arg=False)
-
-    def _set_recording(self, recording: bool) -> None:  # noqa: FBT001  (a clock callback takes its argument plainly)
-        self.engine.recording = recording
 
 
 def run(
@@ -193,7 +177,7 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         bytes_merge_read=0.0 if merging is None else merging.bytes_read,
         bytes_storage_read=run.startup_read_bytes + (0.0 if merging is None else merging.bytes_read),
         merges_missed=0 if merging is None else merging.num_missed,
-        trace=None if engine.recorder is None else engine.recorder.table(),
+        trace=engine.recording.table(),
         events=run.clock.events,
         wall_s=wall_s,
         warnings=_not_modelled(run.plan),

@@ -6,7 +6,7 @@ from orionbed import tracing
 from orionbed.results import Mark
 from orionbed.scenario import Distribution
 from sim.engine import CAUSE_OF_STATUS, Engine
-from sim.merging import Merging, Process, _succeed
+from sim.merging import Merging, Process, succeed
 from sim.peer import SimPeer
 
 
@@ -20,7 +20,7 @@ class ChurnBlock(Protocol):
 
 
 class Churn:
-    """Takes peers away and brings them back, benched until the next epoch (or, without merges, until they are ready)."""
+    """Takes peers away and brings them back, benched until the next epoch or, without merges, until they are ready."""
 
     def __init__(self, engine: Engine, merging: Merging | None) -> None:
         self._engine = engine
@@ -64,7 +64,7 @@ class Churn:
         engine = self._engine
         fetched = engine.clock.event()
         weight_bytes = float(engine.plan.stages[peer.stage].weight_bytes)
-        engine.network.from_storage(peer.index, weight_bytes, _succeed, fetched)
+        engine.network.from_storage(peer.index, weight_bytes, succeed, fetched)
         yield fetched
         if peer.status == "benched":
             engine.start_training(peer)

@@ -15,24 +15,18 @@ from orionbed.results import Mark
 from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
 from orionbed.schedule.queue_driven import QueueDrivenPolicy
-from orionbed.schedule.routers import StageView
 from orionbed.streams import Block, Streams
 from sim.clock import Clock
 from sim.network import Network
 from sim.peer import SimPeer, Status
 from sim.peers import make_peers
+from sim.recording import Recording
+from sim.status import StatusBoard
 from sim.transfer import Transfer
 
 # kind, micro-batch (the policy's number), sender, receiver, sent at
 Message = tuple[str, int, SimPeer, SimPeer, float]
 
-_TRACE_KIND = {
-    "F": tracing.KIND_F,
-    "B": tracing.KIND_B,
-    "I": tracing.KIND_I,
-    "W": tracing.KIND_W,
-    "STEP": tracing.KIND_STEP,
-}
 CAUSE_OF_STATUS: dict[Status, int] = {
     "startup": tracing.CAUSE_STARTUP,
     "training": tracing.CAUSE_FILL,
@@ -53,20 +47,11 @@ class Engine:
         self.ledger = Ledger(plan.num_stages)
         self.applied_s = array("d")
         self.target_applied: int | None = None
-        self.epoch = 0
         self.in_training = False
         self.marks: list[Mark] = []
         self.bytes_boundary = 0.0
-        self.recorder: tracing.TraceRecorder | None = None
-        self.recording = False
-        self.views = [
-            StageView(
-                [p.index for p in plan.peers if p.stage == s],
-                [p.speed for p in plan.peers if p.stage == s],
-                1,
-            )
-            for s in range(plan.num_stages)
-        ]
+        self.recording = Recording(plan, clock)
+        self.status = StatusBoard(plan, clock, streams)
         self.peers = make_peers(plan, streams, self._source)
         self._set_up_schedule()
         self._num_blocked_sources = 0
@@ -100,7 +85,7 @@ class Engine:
         peer.waiting_for_first = True
         if self.is_queue_driven:
             self._look(peer, self.clock.now, 0.0)
-            self.views[peer.stage].update(peer.replica, self._free(peer), 0)
+            self.status.announce(peer)
         else:
             self._hold(peer)
             self._release_if_complete(peer.replica)
@@ -120,25 +105,9 @@ class Engine:
                 self._look(peer, self.clock.now, 0.0)
 
     def start_broadcasts(self) -> None:
-        """Start every peer's periodic status broadcast, each at its own phase."""
-        if not self.is_queue_driven:
-            return
-        phases = self.streams.get("broadcast").uniform(0.0, self._status_every_s, len(self.peers))
-        for peer, phase in zip(self.peers, phases, strict=True):
-            if peer.stage > 0:
-                self.clock.call_in(float(phase), self._broadcast, peer)
-
-    def _broadcast(self, peer: SimPeer) -> None:
-        if peer.status == "training":
-            policy = peer.policy
-            assert isinstance(policy, QueueDrivenPolicy)
-            self.views[peer.stage].update(peer.replica, policy.num_free, policy.num_queued)
-        else:
-            self.views[peer.stage].drop(peer.replica)
-        self.clock.call_in(self._status_every_s, self._broadcast, peer)
-
-    def _free(self, peer: SimPeer) -> int:
-        return peer.policy.num_free if isinstance(peer.policy, QueueDrivenPolicy) else 1
+        """Start the peers' periodic status broadcasts."""
+        if self.is_queue_driven:
+            self.status.start(self.peers, self._status_every_s)
 
     def _look(self, peer: SimPeer, now: float, gap_s: float) -> None:
         """Start the peer's next operation `gap_s` from now, or let it idle."""
@@ -174,33 +143,14 @@ class Engine:
         peer.running = self.clock.call_at(start_s + duration, self._finish, peer)
 
     def _charge_idle(self, peer: SimPeer, until_s: float) -> None:
-        """Split the idle time that ends at `until_s` between its causes."""
-        peer.idle = False
+        """End the peer's idle time and account for it."""
         if peer.is_blocked_source:
             peer.is_blocked_source = False
             self._num_blocked_sources -= 1
         started_s = peer.accounted_s
-        ready_s = peer.ready_s if peer.ready_s >= 0.0 else until_s
-        cause_s = peer.cause_s
-        cause_s[tracing.CAUSE_POLLING] += until_s - ready_s
-        if peer.waiting_for_first:
-            cause = tracing.CAUSE_FILL
-            cause_s[cause] += ready_s - started_s
-        elif peer.idle_by_window:
-            cause = tracing.CAUSE_WINDOW
-            cause_s[cause] += ready_s - started_s
-        else:
-            sent_s = min(ready_s, max(started_s, peer.ready_sent_s)) if peer.ready_s >= 0.0 else ready_s
-            by_window = (sent_s - started_s) * peer.blocked_share
-            cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s
-            cause_s[tracing.CAUSE_WINDOW] += by_window
-            cause_s[tracing.CAUSE_UPSTREAM] += sent_s - started_s - by_window
-            cause = tracing.CAUSE_TRANSFER if ready_s - sent_s > sent_s - started_s else tracing.CAUSE_UPSTREAM
-            if cause == tracing.CAUSE_UPSTREAM and peer.blocked_share > 0.5:
-                cause = tracing.CAUSE_WINDOW
-        peer.accounted_s = until_s
-        if self.recording and until_s > started_s:
-            self._record(peer, tracing.KIND_IDLE, -1, started_s, until_s, cause)
+        cause = peer.end_idle(until_s)
+        if self.recording.active and until_s > started_s:
+            self.recording.idle(peer, started_s, until_s, cause)
 
     # ---------------------------------------------------------------- operations end
 
@@ -216,8 +166,8 @@ class Engine:
         peer.work_s[kind] += duration
         peer.num_done[kind] += 1
         peer.running = None
-        if self.recording:
-            self._record(peer, _TRACE_KIND[kind], action.microbatch, peer.action_s, now, tracing.CAUSE_NONE)
+        if self.recording.active:
+            self.recording.operation(peer, kind, action.microbatch, now)
         peer.policy.on_finished(action)
         if kind != "STEP":
             number = action.microbatch
@@ -232,7 +182,7 @@ class Engine:
         self._look(peer, now, self._poll_loop_s)
 
     def _send_forward(self, peer: SimPeer, number: int, record: MicrobatchRecord) -> None:
-        target = peer.policy.route(Action("F", peer.stage, number), self.views[peer.stage + 1])
+        target = peer.policy.route(Action("F", peer.stage, number), self.status.views[peer.stage + 1])
         if target is None or self.peers[target].status != "training":
             # Nobody answers: the attempt costs a connection timeout.
             record.attempts += 1
@@ -285,8 +235,8 @@ class Engine:
     def _arrive(self, message: Message) -> None:
         kind, number, source, peer, sent_s = message
         now = self.clock.now
-        if self.recording:
-            self._record_message(message, now)
+        if self.recording.active:
+            self.recording.message(source, peer, number, self._boundary_bytes, (sent_s, now))
         if kind == "B" and not peer.policy.holds(number):
             self.drop(peer, number, "way back lost")
             return
@@ -428,24 +378,3 @@ class Engine:
                 self._charge_idle(peer, now)
             else:
                 peer.charge(CAUSE_OF_STATUS[peer.status], now)
-
-    # ---------------------------------------------------------------- trace
-
-    def _record(self, peer: SimPeer, kind: int, number: int, start_s: float, end_s: float, cause: int) -> None:
-        assert self.recorder is not None
-        self.recorder.add(
-            self.epoch, peer.replica, peer.stage, peer.index, tracing.LANE_COMPUTE, kind, number, 0,
-            start_s, end_s, 0.0, cause,
-        )  # fmt: skip
-
-    def _record_message(self, message: Message, now: float) -> None:
-        assert self.recorder is not None
-        _, number, source, target, sent_s = message
-        for peer, lane, kind in (
-            (source, tracing.LANE_UP, tracing.KIND_SEND),
-            (target, tracing.LANE_DOWN, tracing.KIND_RECEIVE),
-        ):
-            self.recorder.add(
-                self.epoch, peer.replica, peer.stage, peer.index, lane, kind, number, 0,
-                sent_s, now, self._boundary_bytes, tracing.CAUSE_NONE,
-            )  # fmt: skip

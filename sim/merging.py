@@ -197,7 +197,7 @@ class Merging:
         engine = self._engine
         started_s = engine.clock.now
         done = engine.clock.event()
-        (engine.network.to_storage if up else engine.network.from_storage)(peer.index, num_bytes, _succeed, done)
+        (engine.network.to_storage if up else engine.network.from_storage)(peer.index, num_bytes, succeed, done)
         yield done  # never, once the peer is lost or the phase has gone on without it
         self.bytes_moved += num_bytes
         self.bytes_read += 0.0 if up else num_bytes
@@ -206,13 +206,11 @@ class Merging:
         self._record(peer, kind, started_s, num_bytes, tracing.CAUSE_MERGE_TRANSFER)
 
     def _record(self, peer: SimPeer, kind: int, started_s: float, num_bytes: float, cause: int) -> None:
-        engine = self._engine
-        if engine.recording and engine.recorder is not None:
-            engine.recorder.add(
-                engine.epoch, peer.replica, peer.stage, peer.index, tracing.LANE_MERGE, kind, -1, 0,
-                started_s, engine.clock.now, num_bytes, cause,
-            )  # fmt: skip
+        recording = self._engine.recording
+        if recording.active:
+            recording.merge(peer, kind, cause, num_bytes, (started_s, self._engine.clock.now))
 
 
-def _succeed(event: simpy.Event) -> None:
+def succeed(event: simpy.Event) -> None:
+    """Trigger an event; what a transfer of a process calls when it is delivered."""
     event.succeed()

@@ -2,12 +2,14 @@
 
 from typing import Literal
 
+from orionbed import tracing
 from orionbed.plan import PeerPlan
 from orionbed.schedule.actions import KINDS, Action, Kind
 from orionbed.schedule.policy import Policy
 from orionbed.tracing import CAUSES
 from sim.clock import Call
 
+MOSTLY = 0.5
 Status = Literal["startup", "training", "merging", "down", "benched"]
 
 
@@ -79,3 +81,30 @@ class SimPeer:
         """Charge everything since `accounted_s` to `cause`."""
         self.cause_s[cause] += until_s - self.accounted_s
         self.accounted_s = until_s
+
+    def end_idle(self, until_s: float) -> int:
+        """Split the idle time that ends at `until_s` between its causes; return the main one.
+
+        From `ready_s` on there was something to do and the peer only had not looked: polling. Before that, a first
+        stage or a full peer waits for its window. Everybody else waits for a message: on its way since
+        `ready_sent_s` (transfer), not even sent before that (upstream, or the window, as far as the window kept the
+        pipeline's entrance shut when the wait began).
+        """
+        self.idle = False
+        started_s, cause_s = self.accounted_s, self.cause_s
+        self.accounted_s = until_s
+        has_message = self.ready_s >= 0.0
+        ready_s = self.ready_s if has_message else until_s
+        cause_s[tracing.CAUSE_POLLING] += until_s - ready_s
+        if self.waiting_for_first or self.idle_by_window:
+            cause = tracing.CAUSE_FILL if self.waiting_for_first else tracing.CAUSE_WINDOW
+            cause_s[cause] += ready_s - started_s
+            return cause
+        sent_s = min(ready_s, max(started_s, self.ready_sent_s)) if has_message else ready_s
+        by_window_s = (sent_s - started_s) * self.blocked_share
+        cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s
+        cause_s[tracing.CAUSE_WINDOW] += by_window_s
+        cause_s[tracing.CAUSE_UPSTREAM] += sent_s - started_s - by_window_s
+        if ready_s - sent_s > sent_s - started_s:
+            return tracing.CAUSE_TRANSFER
+        return tracing.CAUSE_WINDOW if self.blocked_share > MOSTLY else tracing.CAUSE_UPSTREAM

@@ -76,4 +76,4 @@ def clean(
             kept.append(folder)
     typer.echo(f"removed {removed} folder{'' if removed == 1 else 's'} from {runs}")
     for folder in kept:
-        typer.echo(f"kept {folder}: there are files in it that no run wrote")
+        typer.echo(f"kept {folder}: no run of orionbed's own, or other files are in it")

@@ -68,7 +68,9 @@ class QueueSchedule(Block):
     router: Literal["replica", "random", "swarm", "shortest-queue", "fastest"] = Field(
         default="swarm", description="How a peer of the next stage is chosen (default swarm: by free cache and queue)."
     )
-    status_every: Duration = Field(default=5.0, description="How often peers report their load (default 5 s).")
+    status_every: Annotated[Duration, Field(gt=0)] = Field(
+        default=5.0, description="How often peers report their load (default 5 s)."
+    )
     local_step_every: Count = Field(
         default=4, description="Backward passes between two local optimizer steps of a peer (default 4)."
     )

@@ -11,7 +11,7 @@ from reports.formatting import percent
 from reports.palette import INK, cause_colour, cause_label, cause_phrase
 from reports.run_folder import Run
 
-_OWN_COLUMNS = ("stage", "layers", "parameters", "memory_bytes")
+_OWN_COLUMNS = ("stage", "layers", "parameters", "memory_bytes", "peak_memory_bytes")
 
 
 def shares(run: Run) -> tuple[list[str], list[str], NDArray[np.float64]] | None:

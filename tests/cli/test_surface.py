@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -35,17 +36,17 @@ SURFACE = {
 }
 
 
-def _written(parameter: object) -> str:
+def _written(parameter: Any) -> str:
     """An argument by its metavar, an option by its names, its metavar, its default, and `...` when it repeats."""
     fields = vars(parameter)
-    if fields["param_type_name"] == "argument":
+    if parameter.param_type_name == "argument":
         assert fields["required"], "every argument is needed"
         return str(fields["metavar"])
     assert not fields["required"]
     assert not fields["secondary_opts"], "no --no-something"
     text = "/".join(fields["opts"])
     text += f" {fields['metavar']}" if fields["metavar"] else ""
-    text += f" = {fields['default']}" if fields["default"] not in (None, False) else ""
+    text += f" = {fields['default']}" if fields["default"] not in (None, "") and not fields["is_flag"] else ""
     return text + (" ..." if fields["multiple"] else "")
 
 
@@ -96,4 +97,4 @@ def test_schema_is_the_json_schema_of_scenarios(orionbed) -> None:
     ended = orionbed("schema")
     assert ended.code == 0
     schema = json.loads(ended.out)
-    assert {"name", "model", "pipeline", "peers", "network", "run"} <= set(schema["properties"])
+    assert {"name", "model", "pipeline", "peers", "network", "run"} <= set(schema["$defs"]["Scenario"]["properties"])

@@ -88,9 +88,10 @@ def test_orion_flops() -> None:
     share = arithmetic.attention_flops_per_token(ORION, 800) / arithmetic.flops_per_token(ORION)
     assert round(share, 4) == 0.0067
     parameters = arithmetic.stage_parameters(ORION, ORION_SPLIT)
-    executed = arithmetic.hardware_flops_per_token(ORION, ORION_SPLIT, "full")
-    assert executed == 8 * sum(parameters[:-1]) + 6 * parameters[-1]
-    assert arithmetic.hardware_flops_per_token(ORION, ORION_SPLIT, "none") == 6 * 99_615_863_808
+    executed = arithmetic.executed_flops_per_token
+    assert executed(ORION, ORION_SPLIT, "full", last_recomputes=False) == 8 * sum(parameters[:-1]) + 6 * parameters[-1]
+    assert executed(ORION, ORION_SPLIT, "full", last_recomputes=True) == 8 * 99_615_863_808
+    assert executed(ORION, ORION_SPLIT, "none", last_recomputes=False) == 6 * 99_615_863_808
 
 
 def test_orion_stage_states_take_51_9_gb_and_classic_mixed_precision_does_not_fit() -> None:

@@ -65,7 +65,8 @@ def test_narrow_boundaries_on_slow_links_equal_plain_ones_on_links_as_many_times
     def per_s(sets: list[str]) -> float:
         fixed = [
             "run.tokens=null", "run.duration=90 min", "run.startup=0 s", "merge=none", "churn=none",
-            "network.jitter=none", "network.variability=constant", "network.transport.window=1 GB", "peers.efficiency=0.5",
+            "network.jitter=none", "network.variability=constant", "network.transport.window=1 GB",
+            "peers.efficiency=0.5",
         ]  # fmt: skip
         # In phase: the first download of 13 GB takes 22 minutes at 80 Mbit/s.
         return metrics.rates(run(make_plan(load("orion-100b", fixed + sets)))).in_phase
