@@ -63,8 +63,8 @@ class RunResult:
     bytes_up: Floats
     bytes_down: Floats
     bytes_boundary: float
-    bytes_merge: float
-    bytes_merge_read: float
+    bytes_merge_up: float
+    bytes_merge_down: float
     bytes_storage_read: float
     merges_missed: int
     trace: Trace | None

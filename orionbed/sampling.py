@@ -1,6 +1,7 @@
 """Bands: the same scenario many times, each with its uncertain inputs drawn anew."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -74,15 +75,29 @@ def in_processes(
 
 @contextmanager
 def _uninterruptible() -> Iterator[None]:
-    """Hold Ctrl-C back, so that processes started meanwhile never see it: it is this process that ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Hold signals back while processes start: one that is half started could be neither used nor ended.
+
+    The processes inherit that SIGINT is blocked, so a terminal's Ctrl-C reaches this process alone, which ends them.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    held: list[int] = []
+    # Blocking alone would not do: signals also come in through threads of libraries, which block none.
+    handlers = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(signal.getsignal(number))
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for came in held:
+            signal.raise_signal(came)
 
 
 def one_draw(scenario: Scenario, backend: str, seed: int, index: int) -> dict[str, Any]:

@@ -167,9 +167,9 @@ def _merges(result: RunResult) -> Summary:
     return {
         "count": count,
         "mean_s": sum(mark.end_s - mark.start_s for mark in merges) / count if count else 0.0,
-        "bytes_per_peer": result.bytes_merge / (count * num_peers) if count else 0.0,
-        "bytes_up_per_peer": (result.bytes_merge - result.bytes_merge_read) / (count * num_peers) if count else 0.0,
-        "bytes_down_per_peer": result.bytes_merge_read / (count * num_peers) if count else 0.0,
+        "bytes_per_peer": (result.bytes_merge_up + result.bytes_merge_down) / (count * num_peers) if count else 0.0,
+        "bytes_up_per_peer": result.bytes_merge_up / (count * num_peers) if count else 0.0,
+        "bytes_down_per_peer": result.bytes_merge_down / (count * num_peers) if count else 0.0,
         "missed": result.merges_missed,
     }
 
@@ -180,7 +180,7 @@ def _network(result: RunResult) -> Summary:
     return {
         "bytes_total": float(result.bytes_up.sum()),
         "bytes_boundary": result.bytes_boundary,
-        "bytes_merge": result.bytes_merge,
+        "bytes_merge": result.bytes_merge_up + result.bytes_merge_down,
         "bytes_storage_read": result.bytes_storage_read,
         "mean_uplink_utilisation": float(result.bytes_up.sum()) / capacity,
     }

@@ -8,6 +8,7 @@ MIN_HOURS_FOR_PEAK = 1.0
 PARTIAL_SHARE = 0.01
 DROPPED_SHARE = 0.02
 WINDOW_SHARE = 0.05
+MISSED_SHARE = 0.05
 
 
 def warning(code: str, message: str, advice: str) -> dict[str, str]:
@@ -40,6 +41,7 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
         )
     found += _about_length(result, summary)
     found += _about_microbatches(summary)
+    found += _about_merges(result, summary)
     window = next(row["fraction"] for row in summary["waterfall"] if row["cause"] == "window")
     if window > WINDOW_SHARE:
         found.append(
@@ -74,6 +76,21 @@ def _about_length(result: RunResult, summary: dict[str, Any]) -> list[dict[str, 
             )
         ]
     return []
+
+
+def _about_merges(result: RunResult, summary: dict[str, Any]) -> list[dict[str, str]]:
+    merges = summary["merges"]
+    share = merges["missed"] / max(1, merges["count"] * len(result.plan.peers))
+    if share <= MISSED_SHARE:
+        return []
+    return [
+        warning(
+            "merges-missed",
+            f"in {share:.0%} of all cases a peer was too late with its upload for a merge: what it had learnt since "
+            "the last one is lost, although its micro-batches count as applied",
+            "wait longer (merge.quorum_relax, merge.quorum_every), merge less often, or leave slow uplinks out",
+        )
+    ]
 
 
 def _about_microbatches(summary: dict[str, Any]) -> list[dict[str, str]]:

@@ -155,6 +155,7 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         for index, kind, seconds in record.spent:
             unfinished[kind][index] += seconds
     merging = run.merging
+    stored, read = run.network.bytes_stored
     return RunResult(
         plan=run.plan,
         backend="sim",
@@ -173,9 +174,9 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         bytes_up=np.array(run.network.bytes_up, dtype=np.float64),
         bytes_down=np.array(run.network.bytes_down, dtype=np.float64),
         bytes_boundary=engine.bytes_boundary,
-        bytes_merge=0.0 if merging is None else merging.bytes_moved,
-        bytes_merge_read=0.0 if merging is None else merging.bytes_read,
-        bytes_storage_read=run.startup_read_bytes + (0.0 if merging is None else merging.bytes_read),
+        bytes_merge_up=stored,
+        bytes_merge_down=0.0 if merging is None else max(0.0, read - run.startup_read_bytes),
+        bytes_storage_read=read,
         merges_missed=0 if merging is None else merging.num_missed,
         trace=engine.recording.table(),
         events=run.clock.events,

@@ -7,6 +7,7 @@ from orionbed.scenario import Scenario, apply
 from orionbed.summary import Baseline
 from sim.backend import run
 
+FOREVER_S = 30 * 86400.0
 DEFINITION = (
     "the same model, layout, kernels, schedule and merges on links of {gbps:g} Gbit/s and {delay_us:g} us, plain "
     "boundaries, {recompute} recompute, no churn and no polling delays"
@@ -36,24 +37,25 @@ def datacenter_scenario(scenario: Scenario) -> Scenario:
         "churn": "none",
         "faults": [],
         "run.tokens": None,
-        "run.duration": datacenter.horizon,
+        "run.duration": datacenter.horizon if isinstance(scenario.merge, str) else FOREVER_S,
         "run.startup": 0.0,
         "run.trace": "summary",
         "published": [],
         "provenance": {},
         "uncertain": {},
     }
+    if not isinstance(scenario.merge, str):
+        changes["merge.every"] = min(scenario.merge.every, datacenter.horizon)
     if scenario.pipeline.schedule.kind == "queue":
         changes |= {f"pipeline.schedule.{key}": 0.0 for key in ("poll_loop", "poll_empty", "poll_full")}
     return apply(scenario, changes)
 
 
 def simulate_baseline(scenario: Scenario, seed: int) -> Baseline:
-    """Simulate the datacenter for its horizon; merges count by their mean length at the scenario's interval."""
-    moved = datacenter_scenario(scenario)
-    plan = make_plan(moved, seed)
-    result = run(plan, seed=seed)
-    rate = steady_rate(result)
+    """Simulate the datacenter over one training phase and one merge, or over its horizon when there are no merges."""
+    plan = make_plan(datacenter_scenario(scenario), seed)
+    result = run(plan, seed=seed, max_epochs=1)
+    rate = steady_rate(result, scenario)
     datacenter = scenario.datacenter
     return Baseline(
         mfu=rate * metrics.mfu_per_rate(result),
@@ -65,11 +67,10 @@ def simulate_baseline(scenario: Scenario, seed: int) -> Baseline:
     )
 
 
-def steady_rate(result: RunResult) -> float:
-    """Micro-batches per second with merges at the scenario's interval, whatever part of a cycle the run ended in."""
+def steady_rate(result: RunResult, scenario: Scenario) -> float:
+    """Micro-batches per second of a run of one epoch, with merges at the interval of `scenario`."""
     in_phase = metrics.rates(result).in_phase
-    merge = result.plan.scenario.merge
-    merges = [mark.end_s - mark.start_s for mark in result.marks if mark.kind == "merge"]
-    if isinstance(merge, str) or not merges:
+    if isinstance(scenario.merge, str):
         return in_phase
-    return in_phase * merge.every / (merge.every + sum(merges) / len(merges))
+    every_s = scenario.merge.every
+    return in_phase * every_s / (every_s + result.merging_s)

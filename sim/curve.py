@@ -6,10 +6,7 @@ from multiprocessing import get_context
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply
 from sim.backend import run
-from sim.baseline import simulate_baseline
-
-# The training phase is measured from here on, when the pipeline has filled.
-SETTLED_S = 300.0
+from sim.baseline import FOREVER_S, simulate_baseline, steady_rate
 
 
 def _at(scenario: Scenario, uplink_bps: float, boundary: dict[str, object]) -> Scenario:
@@ -21,7 +18,7 @@ def _at(scenario: Scenario, uplink_bps: float, boundary: dict[str, object]) -> S
         "pipeline.boundary": boundary,
         "churn": "none",
         "run.tokens": None,
-        "run.duration": 30 * 86400.0,
+        "run.duration": FOREVER_S,
         "run.startup": 0.0,
         "run.trace": "summary",
         "published": [],
@@ -37,17 +34,9 @@ def _at(scenario: Scenario, uplink_bps: float, boundary: dict[str, object]) -> S
 
 def tokens_per_s(scenario: Scenario, uplink_bps: float, boundary: dict[str, object], seed: int) -> float:
     """Simulate one training phase and one merge; combine them at the scenario's own interval."""
-    changed = _at(scenario, uplink_bps, boundary)
-    plan = make_plan(changed, seed)
+    plan = make_plan(_at(scenario, uplink_bps, boundary), seed)
     result = run(plan, seed=seed, max_epochs=1)
-    epoch = result.epochs[0]
-    settled_s = epoch.start_s + min(SETTLED_S, (epoch.training_end_s - epoch.start_s) / 2)
-    measured = result.applied_s[(result.applied_s > settled_s) & (result.applied_s <= epoch.training_end_s)]
-    rate = len(measured) / max(epoch.training_end_s - settled_s, 1e-9) * plan.tokens_per_microbatch
-    if isinstance(scenario.merge, str):
-        return rate
-    every_s, merge_s = scenario.merge.every, epoch.end_s - epoch.training_end_s
-    return rate * every_s / (every_s + merge_s)
+    return steady_rate(result, scenario) * plan.tokens_per_microbatch
 
 
 def bandwidth_curve(scenario: Scenario, seed: int, jobs: int) -> list[dict[str, object]]:

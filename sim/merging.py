@@ -103,14 +103,12 @@ class PhaseGate:
 
 
 class Merging:
-    """Runs merges; counts their bytes and the peers that were too late for them."""
+    """Runs merges, and counts the peers that were too late for them."""
 
     def __init__(self, engine: Engine, block: MergeBlock) -> None:
         self._engine = engine
         self._block = block
         self._gate: PhaseGate | None = None
-        self.bytes_moved = 0.0
-        self.bytes_read = 0.0
         self.num_missed = 0
 
     def lost(self, peer: SimPeer) -> None:
@@ -127,7 +125,6 @@ class Merging:
         merging = [peer for peer in self._engine.peers if peer.status == "training"]
         for peer in merging:
             peer.status = "merging"
-            peer.accounted_s = max(peer.accounted_s, started_s)
         yield from self._phase(merging, self._upload, "upload")
         merging = [peer for peer in merging if peer.status == "merging"]
         yield from self._phase(merging, self._merge_partitions, "partitions")
@@ -199,8 +196,6 @@ class Merging:
         done = engine.clock.event()
         (engine.network.to_storage if up else engine.network.from_storage)(peer.index, num_bytes, succeed, done)
         yield done  # never, once the peer is lost or the phase has gone on without it
-        self.bytes_moved += num_bytes
-        self.bytes_read += 0.0 if up else num_bytes
         if peer.status == "merging":
             peer.charge(tracing.CAUSE_MERGE_TRANSFER, engine.clock.now)
         self._record(peer, kind, started_s, num_bytes, tracing.CAUSE_MERGE_TRANSFER)

@@ -181,6 +181,12 @@ class Network:
         return self._drained()[1][: self.storage]
 
     @property
+    def bytes_stored(self) -> tuple[float, float]:
+        """Bytes that the object store has taken in, and that have been read from it, so far."""
+        out, into = self._drained()
+        return float(into[self.storage]), float(out[self.storage])
+
+    @property
     def bytes_sent(self) -> float:
         """Bytes that were given to `send` and its siblings so far."""
         return sum(c.sent_bytes for c in self._all_connections())

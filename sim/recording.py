@@ -24,8 +24,10 @@ class Recording:
         self.epoch = 0
         self._trace = None if run.trace == "summary" else tracing.TraceRecorder([peer.name for peer in plan.peers])
         if run.trace == "window":
-            clock.call_at(run.trace_from, self._switch, arg=True)
-            clock.call_at(run.trace_from + run.trace_for, self._switch, arg=False)
+            # A run too short for its window is recorded in its second half.
+            from_s = run.trace_from if run.duration is None else min(run.trace_from, run.duration / 2)
+            clock.call_at(from_s, self._switch, arg=True)
+            clock.call_at(from_s + run.trace_for, self._switch, arg=False)
 
     def _switch(self, active: bool) -> None:  # noqa: FBT001  (the clock hands its argument over plainly)
         self.active = active

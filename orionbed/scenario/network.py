@@ -125,6 +125,7 @@ class Network(Block):
         default=None, description="Download rate shared by all peers of a site (default null: unlimited)."
     )
     wan: _OptionalRate = Field(
-        default=None, description="Rate shared by all traffic between sites (default null: unlimited)."
+        default=None,
+        description="Rate shared by all traffic from one site to another (default null: unlimited).",
     )
     storage: Storage = Field(default=Storage(), description="The object store that merges go through.")

@@ -80,10 +80,10 @@ class QueueSchedule(Block):
         description="Life of a cached activation, times the stages from here to the end (default 300 s).",
     )
     connect_timeout: Duration = Field(default=5.0, description="Wait for a peer that does not answer (default 5 s).")
-    attempts: Count = Field(default=5, description="Peers tried before a micro-batch is given up (default 5).")
+    attempts: Count = Field(default=5, description="Failed sends after which a micro-batch is given up (default 5).")
     poll_loop: Duration = Field(default=0.010, description="Pause of a peer's loop between two looks (default 10 ms).")
     poll_empty: Duration = Field(default=0.100, description="Pause when the queue was empty (default 100 ms).")
-    poll_full: Duration = Field(default=1.0, description="Pause of the first stage with a full window (default 1 s).")
+    poll_full: Duration = Field(default=1.0, description="Pause of a peer with a full window (default 1 s).")
 
 
 class StaticSchedule(Block):

@@ -40,7 +40,7 @@ class Merge(Block):
     quorum_every: _Some = Field(default=6.0, description="How often the quorum is relaxed (default 6 s).")
     quorum_floor: Fraction = Field(default=0.3, description="The quorum never falls below this share (default 0.3).")
     compute: Duration = Field(default=10.0, description="Time a peer takes to average its slices (default 10 s).")
-    timeout: _Some = Field(default=3 * 3600.0, description="A merge is given up after this time (default 3 h).")
+    timeout: _Some = Field(default=3 * 3600.0, description="Longest wait for each phase of a merge (default 3 h).")
 
 
 class Churn(Block):
@@ -99,7 +99,7 @@ class Run(Block):
     tokens: Positive | None = Field(default=None, description="Stop after this many trained tokens (default null).")
     duration: _Some | None = Field(default=None, description="Stop after this time (default null).")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Seed of all random streams (default 0).")
-    startup: Duration = Field(default=0.0, description="Time before training starts (default 0 s).")
+    startup: Duration = Field(default=0.0, description="Time from having the first weights to training (default 0 s).")
     trace: Literal["full", "window", "summary"] = Field(
         default="window", description="What the trace keeps: everything, a window (default) or nothing but sums."
     )

@@ -1,10 +1,8 @@
 """A scenario of four peers and five minutes, the command line in this process, and one finished run to read."""
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +41,15 @@ uncertain:
   pipeline.schedule.window: {choice: [2, 4]}
 """
 
-WITHOUT_REPORT = (
-    "from orionbed.cli import main, run; import sys; "
-    "sys.modules['orionbed.cli.run']._write_report = lambda folder: None; main()"
-)
+# Whoever runs the tests in the background ignores SIGINT, and children inherit that.
+WITHOUT_REPORT = """\
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
+from orionbed.cli import main
+sys.modules["orionbed.cli.run"]._write_report = lambda folder: None
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,6 @@ class Terminal:
             cwd=self.folder,
             text=True,
             start_new_session=True,
-            # Whoever runs the tests in the background ignores SIGINT, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             **pipes,
         )
 
@@ -99,36 +100,32 @@ def orionbed(
     monkeypatch.setattr("orionbed.cli.run._write_report", lambda folder: (folder / "report.html").write_text("<p>"))
 
     def run(*arguments: object) -> Ended:
-        return call(monkeypatch, capfd, *arguments)
+        capfd.readouterr()
+        code = call(monkeypatch, *arguments)
+        out, err = capfd.readouterr()
+        return Ended(code, out, err)
 
     return run
 
 
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object) -> Ended:
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run a command in this process and return its exit code."""
     from orionbed.cli import main
 
-    capfd.readouterr()
     monkeypatch.setattr(sys, "argv", ["orionbed", *map(str, arguments)])
     try:
         main()
-        code = 0
     except SystemExit as ending:
-        code = int(ending.code or 0)
-    out, err = capfd.readouterr()
-    return Ended(code, out, err)
+        return int(ending.code or 0)
+    return 0
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
-    """A store with two finished runs, seeds 0 and 1, reports and all. Not to be changed."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """A store with two finished runs, seeds 0 and 1, without their reports. Not to be changed."""
     terminal = Terminal(tmp_path_factory.mktemp("finished"))
-    code = (
-        "import sys; from orionbed.cli import main\n"
-        "for seed in '01':\n"
-        "    sys.argv = ['orionbed', 'run', 'tiny.yaml', '--seed', seed, '--set', 'run.trace=window',"
-        " '--set', 'run.trace_from=60 s', '--set', 'run.trace_for=5 s']\n"
-        "    main()\n"
-    )
-    environment = {**os.environ, "COLUMNS": "80"}
-    subprocess.run([sys.executable, "-c", code], cwd=terminal.folder, check=True, env=environment)
-    yield terminal
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(terminal.folder)
+        monkeypatch.setattr("orionbed.cli.run._write_report", lambda _folder: None)
+        assert [call(monkeypatch, "run", "tiny.yaml", "--seed", seed) for seed in (0, 1)] == [0, 0]
+    return terminal

@@ -30,9 +30,15 @@ def test_the_same_seed_gives_the_same_bytes(orionbed, terminal) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes() == (third / name).read_bytes(), name
     # What is left out does differ or may; everything else is compared.
     names = {path.name for path in one.iterdir()}
-    assert names == {*TABLES, "trace.npz", "summary.json", "manifest.json", "log.txt", "scenario.yaml", "report.html"} - {
-        "report.html" if not (one / "report.html").exists() else ""
-    }
+    assert names == {
+        *TABLES,
+        "trace.npz",
+        "summary.json",
+        "manifest.json",
+        "log.txt",
+        "scenario.yaml",
+        "report.html",
+    } - {"report.html" if not (one / "report.html").exists() else ""}
 
 
 def test_another_seed_gives_another_run(orionbed, terminal) -> None:

@@ -144,9 +144,10 @@ class TestTargetThatCannotBeWritten:
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_read_only_folder(self, orionbed, terminal) -> None:
-        terminal.runs.mkdir(mode=0o555)
-        self.expect(orionbed("run", "tiny.yaml", "--runs", "runs/new", "--out", "runs/new/x"), "runs/new/x")
-        terminal.runs.chmod(0o755)
+        (terminal.folder / "locked").mkdir(mode=0o555)
+        ended = orionbed("run", "tiny.yaml", "--out", "locked/here")
+        (terminal.folder / "locked").chmod(0o755)
+        self.expect(ended, "locked/here")
 
     def test_no_permission(self, orionbed, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(path: Path, *_: object, **__: object) -> None:

@@ -3,9 +3,8 @@
 import os
 import pty
 import re
-from collections.abc import Iterator
+import select
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 
@@ -19,16 +18,25 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, TextIO]]:
-    """A pseudo-terminal: the end that reads what is on the screen, and the file that writes to it."""
-    reader, writer = pty.openpty()
-    with os.fdopen(writer, "w") as file:
-        monkeypatch.setattr("sys.stdout", file)
-        monkeypatch.setenv("TERM", "xterm")
+class Screen:
+    """A pseudo-terminal in place of stdout. Not a fixture: pytest puts its own stdout back before the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+        self._reader, writer = pty.openpty()
+        self._file = os.fdopen(writer, "w")
+        monkeypatch.setattr("sys.stdout", self._file)
+        monkeypatch.setenv("TERM", kind)
         monkeypatch.setenv("COLUMNS", "80")
-        yield reader, file
-    os.close(reader)
+
+    def shown(self) -> str:
+        """What has been written; closes the terminal."""
+        self._file.flush()
+        text = b""
+        while select.select([self._reader], [], [], 0.2)[0]:
+            text += os.read(self._reader, 1 << 16)
+        self._file.close()
+        os.close(self._reader)
+        return text.decode()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -69,14 +77,14 @@ def test_json_has_no_progress(orionbed, terminal) -> None:
     assert (terminal.folder / "here" / "log.txt").read_text().splitlines()[1] == "simulating the datacenter baseline"
 
 
-def test_a_terminal_gets_a_bar(screen) -> None:
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch, "xterm")
     console = Console(quiet=False)
     with console.count("draws", 4) as report:
         report(1)
         report(3)
     console.line("done")
-    screen[1].flush()
-    shown = os.read(screen[0], 1 << 16).decode()
+    shown = screen.shown()
     assert "━" in shown
     assert "75%" in shown
     assert "3 of 4 draws" in shown
@@ -85,12 +93,11 @@ def test_a_terminal_gets_a_bar(screen) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_dumb_terminal_gets_plain_lines(screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "dumb")
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch, "dumb")
     with Console(quiet=False).count("draws", 4) as report:
         report(3)
-    screen[1].flush()
-    assert os.read(screen[0], 1 << 16).decode() == " 75%  3 of 4 draws\r\n"
+    assert screen.shown() == " 75%  3 of 4 draws\r\n"
 
 
 def test_nobody_reads_any_more(monkeypatch: pytest.MonkeyPatch) -> None:

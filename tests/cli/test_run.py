@@ -177,7 +177,14 @@ def test_a_run_whose_report_fails_leaves_nothing(orionbed, terminal, monkeypatch
 
 def test_a_curve_is_written_and_read_off(orionbed, terminal) -> None:
     ended = orionbed(
-        "run", "tiny.yaml", "--set", "report.uplinks=[50 Mbps, 200 Mbps]", "--set", "report.horizon=1 min", "--jobs", "2"
+        "run",
+        "tiny.yaml",
+        "--set",
+        "report.uplinks=[50 Mbps, 200 Mbps]",
+        "--set",
+        "report.horizon=1 min",
+        "--jobs",
+        "2",
     )
     assert ended.code == 0
     folder = only(terminal.runs)
@@ -207,8 +214,13 @@ def test_samples_give_bands_whatever_the_number_of_processes(orionbed, terminal)
     assert len({row["network.uplink.median"] for row in rows}) == 3
 
 
+def one_after_the_other(function, arguments, _jobs, _progress) -> list[object]:
+    """What `in_processes` does, in this process."""
+    return [function(*each) for each in arguments]
+
+
 def test_samples_of_a_certain_scenario_say_so(orionbed, terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orionbed.sampling.in_processes", lambda f, all_, jobs, progress: [f(*each) for each in all_])
+    monkeypatch.setattr("orionbed.sampling.in_processes", one_after_the_other)
     terminal.scenario.write_text(terminal.scenario.read_text().partition("uncertain:")[0])
     ended = orionbed("run", "tiny.yaml", "--samples", "2")
     assert ended.code == 0
@@ -216,7 +228,7 @@ def test_samples_of_a_certain_scenario_say_so(orionbed, terminal, monkeypatch: p
 
 
 def test_a_draw_that_cannot_be_is_told(orionbed, terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orionbed.sampling.in_processes", lambda f, all_, jobs, progress: [f(*each) for each in all_])
+    monkeypatch.setattr("orionbed.sampling.in_processes", one_after_the_other)
     text = terminal.scenario.read_text()
     key = "  network.uplink.median: {dist: uniform, low: 100 Mbps, high: 400 Mbps}\n"
     terminal.scenario.write_text(text.replace(key, "  merge.quorum_floor: {dist: normal, mean: 0.9, sd: 5}\n"))

@@ -74,7 +74,7 @@ def test_doctor_fails_on_a_full_disk_and_says_what_to_do(orionbed, monkeypatch: 
 
 
 def test_doctor_and_torch(orionbed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(upkeep.importlib.util, "find_spec", lambda _name: None)
     assert f"torch     not installed   the simulator needs none; for emulator and real: pip install torch=={TORCH}" in (
         orionbed("doctor").out
     )
@@ -82,8 +82,8 @@ def test_doctor_and_torch(orionbed, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("installed", "fine"), [(TORCH, True), (f"{TORCH}+cpu", True), ("2.4.1", False)])
 def test_doctor_wants_one_version_of_torch(monkeypatch: pytest.MonkeyPatch, installed: str, fine: bool) -> None:
-    monkeypatch.setattr(upkeep.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr("importlib.metadata.version", lambda name: installed)
+    monkeypatch.setattr(upkeep.importlib.util, "find_spec", lambda _name: object())
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: installed)
     found, ok, advice = upkeep._torch()
     assert (found, ok) == (installed, fine)
     assert TORCH in advice

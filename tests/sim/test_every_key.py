@@ -136,7 +136,7 @@ CHANGES: dict[str, Any] = {
     "datacenter.link": 1e8,
     "datacenter.delay": 0.01,
     "datacenter.recompute": "full",
-    "datacenter.horizon": 20.0,
+    "datacenter.horizon": 8.0,
     "datacenter.published": {"other": {"mfu": 0.6, "source": "a test"}},
     "cost.gpu_hour": 2.0,
     "cost.egress_per_gb": 0.2,
