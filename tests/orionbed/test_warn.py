@@ -1,0 +1,100 @@
+"""Warnings: each comes when it should, says how bad it is, and what to do."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orionbed.warn import warnings_of
+
+
+def result(*, fits: bool = True, hours: float = 10.0) -> Any:
+    stages = [
+        SimpleNamespace(index=index, memory=SimpleNamespace(total_bytes=total))
+        for index, total in enumerate((70e9, 90e9))
+    ]
+    plan = SimpleNamespace(
+        fits=fits,
+        stages=stages,
+        peers=[None] * 20,
+        gpu=SimpleNamespace(name="a100-80gb", memory=80e9),
+        scenario=SimpleNamespace(run=SimpleNamespace(peak_window=6 * 3600.0)),
+    )
+    return SimpleNamespace(plan=plan, duration_s=hours * 3600.0)
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    blocks: dict[str, Any] = {
+        "mfu": {"peak_window_s": 6 * 3600.0},
+        "microbatches": {"created": 1000, "applied": 980, "dropped": 20, "partially_applied": 10},
+        "waterfall": [{"cause": "useful", "fraction": 0.95}, {"cause": "window", "fraction": 0.05}],
+        "merges": {"count": 10, "missed": 10},
+        "cost": {"egress_usd": 0.0, "egress_usd_at_list_price": 10.0, "gpu_usd": 100.0},
+    }
+    for key, value in changes.items():
+        blocks[key] = {**blocks[key], **value} if isinstance(value, dict) else value
+    return blocks
+
+
+def found(result_: Any, summary_: dict[str, Any], *, baseline_fits: bool = True) -> dict[str, str]:
+    entries = warnings_of(result_, summary_, baseline_fits)
+    assert all(set(entry) == {"code", "message", "advice"} and all(entry.values()) for entry in entries)
+    assert len({entry["code"] for entry in entries}) == len(entries)
+    return {entry["code"]: entry["message"] for entry in entries}
+
+
+def test_nothing_to_warn_of_at_the_very_limits() -> None:
+    assert found(result(), summary()) == {}
+
+
+def test_memory_names_the_fullest_stage() -> None:
+    messages = found(result(fits=False), summary())
+    assert list(messages) == ["memory"]
+    assert messages["memory"] == "stage 1 needs 90.0 GB and does not fit the 80 GB of a100-80gb"
+
+
+def test_a_datacenter_without_room() -> None:
+    assert list(found(result(), summary(), baseline_fits=False)) == ["datacenter-memory"]
+
+
+def test_a_run_too_short_for_its_peak() -> None:
+    messages = found(result(hours=2.5), summary(mfu={"peak_window_s": 9000.0}))
+    assert list(messages) == ["short-run"]
+    assert "the run lasted 2.50 h, less than the 6.0 h" in messages["short-run"]
+
+
+@pytest.mark.parametrize(
+    ("code", "counts", "share"),
+    [
+        ("dropped", {"dropped": 21}, "2.1%"),
+        ("partially-applied", {"partially_applied": 11}, "1.1%"),
+        ("nothing-applied", {"applied": 0}, "no micro-batch"),
+    ],
+)
+def test_microbatches(code: str, counts: dict[str, int], share: str) -> None:
+    messages = found(result(), summary(microbatches=counts))
+    assert list(messages) == [code]
+    assert messages[code].startswith(share)
+
+
+def test_a_run_that_made_nothing() -> None:
+    nothing = dict.fromkeys(("created", "applied", "dropped", "partially_applied"), 0)
+    assert list(found(result(), summary(microbatches=nothing))) == ["nothing-applied"]
+
+
+def test_a_window_that_is_full() -> None:
+    waterfall = [{"cause": "useful", "fraction": 0.9}, {"cause": "window", "fraction": 0.051}]
+    assert found(result(), summary(waterfall=waterfall))["window"].startswith("5.1% of all GPU-seconds")
+
+
+def test_merges_that_peers_missed() -> None:
+    messages = found(result(), summary(merges={"missed": 50}))  # of 10 merges x 20 peers
+    assert list(messages) == ["merges-missed"]
+    assert messages["merges-missed"].startswith("in 25% of all cases a peer was too late")
+    assert found(result(), summary(merges={"count": 0, "missed": 0})) == {}
+
+
+def test_traffic_that_costs_nothing() -> None:
+    messages = found(result(), summary(cost={"egress_usd_at_list_price": 1234.5}))
+    assert "it would cost $1,234 beside $100 for the GPUs" in messages["egress-free"]
+    assert found(result(), summary(cost={"egress_usd_at_list_price": 1234.5, "egress_usd": 1.0})) == {}
