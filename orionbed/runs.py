@@ -114,18 +114,10 @@ def unfinished(target: Path, *, force: bool) -> Iterator[Path]:
     in_place = final.is_dir()
     partial = final / f".partial-{os.getpid()}" if in_place else final.parent / f".{final.name}.partial-{os.getpid()}"
     made: list[Path] = []
-    try:
-        made += [folder for folder in (final.parent, *final.parent.parents) if not folder.exists()]
-        final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a process that had our number before us
-        partial.mkdir()
-    except OSError as error:
-        _remove_empty(made)
-        raise RunError(
-            f"{target} cannot be written: {error.strerror or error}; choose another folder with --out or --runs"
-        ) from None
     finished = False
+    # Interrupts come at any moment: from the first folder on everything is within the `try`.
     try:
+        _make(partial, made, target)
         yield partial
         _refuse(target, force=force)
         if in_place:
@@ -137,6 +129,19 @@ def unfinished(target: Path, *, force: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if not finished:
             _remove_empty(made)
+
+
+def _make(partial: Path, made: list[Path], target: Path) -> None:
+    """Make the folder to write into; `made` gets the folders above it that were not there, the innermost first."""
+    try:
+        made += [folder for folder in partial.parents if not folder.exists()]
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that had our number before us
+        partial.mkdir()
+    except OSError as error:
+        raise RunError(
+            f"{target} cannot be written: {error.strerror or error}; choose another folder with --out or --runs"
+        ) from None
 
 
 def _refuse(target: Path, *, force: bool) -> None:
