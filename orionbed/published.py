@@ -5,13 +5,23 @@ from typing import Any
 from orionbed.scenario import Scenario
 
 
-def lookup(summary: dict[str, Any], dotted: str) -> Any:
-    """Return the value under a dotted key of a summary, `None` where there is none."""
+def lookup(summary: dict[str, Any], key: str) -> Any:
+    """Return what stands at a dotted key, or None; also `waterfall.CAUSE` and the share of micro-batches applied."""
+    parts = key.split(".")
+    if parts[0] == "waterfall" and len(parts) == 2:
+        entries = summary.get("waterfall") or []
+        return next((entry.get("fraction") for entry in entries if entry.get("cause") == parts[1]), None)
+    if key == "microbatches.applied_share":
+        created, applied = lookup(summary, "microbatches.created"), lookup(summary, "microbatches.applied")
+        return applied / created if created and applied is not None else None
     value: Any = summary
-    for part in dotted.split("."):
-        if not isinstance(value, dict) or part not in value:
+    for part in parts:
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
             return None
-        value = value[part]
     return value
 
 

@@ -1,14 +1,10 @@
 """Bands: the same scenario many times, each with its uncertain inputs drawn anew."""
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Callable
 from typing import Any
 
 from orionbed import backends
+from orionbed.processes import in_processes
 from orionbed.runs import RunError
 from orionbed.scenario import Scenario, ScenarioError, apply, draw
 from orionbed.streams import Streams
@@ -44,60 +40,6 @@ def sample(
     """
     draws = [(scenario, backend, seed, index) for index in range(num_samples)]
     return in_processes(one_draw, draws, jobs, progress)
-
-
-def in_processes(
-    function: Callable[..., Any],
-    arguments: Sequence[tuple[Any, ...]],
-    jobs: int,
-    progress: Callable[[int], None] | None = None,
-) -> list[Any]:
-    """Return `function(*each)` for each of `arguments`, in their order, computed on up to `jobs` fresh processes.
-
-    `progress` gets the number of results so far. When one fails, the others are given up.
-    """
-    results: list[Any] = [None] * len(arguments)
-    # Not forked: the pool's workers start clean whatever the caller has loaded.
-    pool = ProcessPoolExecutor(max_workers=max(1, min(jobs, len(arguments))), mp_context=get_context("spawn"))
-    try:
-        with _uninterruptible():
-            futures: dict[Future[Any], int] = {
-                pool.submit(function, *each): index for index, each in enumerate(arguments)
-            }
-        for count, future in enumerate(as_completed(futures), start=1):
-            results[futures[future]] = future.result()
-            if progress is not None:
-                progress(count)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results
-
-
-@contextmanager
-def _uninterruptible() -> Iterator[None]:
-    """Hold signals back while processes start: one that is half started could be neither used nor ended.
-
-    The processes inherit that SIGINT is blocked, so a terminal's Ctrl-C reaches this process alone, which ends them.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    held: list[int] = []
-    # Blocking alone would not do: signals also come in through threads of libraries, which block none.
-    handlers = {
-        number: signal.signal(number, lambda number, _: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if callable(signal.getsignal(number))
-    }
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for came in held:
-            signal.raise_signal(came)
 
 
 def one_draw(scenario: Scenario, backend: str, seed: int, index: int) -> dict[str, Any]:

@@ -42,6 +42,15 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
     found += _about_length(result, summary)
     found += _about_microbatches(summary)
     found += _about_merges(result, summary)
+    found += [
+        warning(
+            "published-unknown",
+            f"the run measures no '{row['quantity']}', so the published figure has nothing beside it",
+            "see docs/reference.md for the keys of summary.json",
+        )
+        for row in summary["published"]
+        if row["ours"] is None
+    ]
     window = next(row["fraction"] for row in summary["waterfall"] if row["cause"] == "window")
     if window > WINDOW_SHARE:
         found.append(

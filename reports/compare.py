@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from orionbed.published import lookup
 from reports.quantities import HEADLINES, label, show, show_difference
-from reports.run_folder import lookup
 
 _NOTHING: Final = 5e-6
 """A relative difference that prints as none: it comes from another order of adding."""

@@ -13,7 +13,7 @@ AVERAGES: Final[Mapping[str, str]] = {
     "with_merges": "with merges",
     "wall_clock": "by the wall clock",
     "peak_sustained": "best sustained window",
-    "peak_in_phase": "best window, training phases",
+    "peak_with_merges": "best window, merges included",
 }
 
 LABELS: Final[Mapping[str, str]] = {

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from orionbed.published import lookup
 from orionbed.tracing import Trace
 
 SCHEMA_VERSION: Final = 1
@@ -113,26 +114,6 @@ def load_all(folders: Sequence[Path | str]) -> list[Run]:
     if not folders:
         raise ReportError("a report needs at least one run folder")
     return [load(folder) for folder in folders]
-
-
-def lookup(summary: dict[str, Any], key: str) -> Any:
-    """Return what stands at a dotted key, or None; also `waterfall.CAUSE` and the share of micro-batches applied."""
-    parts = key.split(".")
-    if parts[0] == "waterfall" and len(parts) == 2:
-        entries = summary.get("waterfall") or []
-        return next((entry.get("fraction") for entry in entries if entry.get("cause") == parts[1]), None)
-    if key == "microbatches.applied_share":
-        created, applied = lookup(summary, "microbatches.created"), lookup(summary, "microbatches.applied")
-        return applied / created if created and applied is not None else None
-    value: Any = summary
-    for part in parts:
-        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            return None
-    return value
 
 
 def _json(path: Path) -> dict[str, Any]:

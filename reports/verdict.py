@@ -88,7 +88,7 @@ def tiles(run: Run) -> list[Tile]:
         _averaged(run, "average MFU", "mfu"),
         _single(
             run, f"peak MFU, best {fmt.duration(window)}" if window else "peak MFU", "mfu.peak_sustained",
-            _at(run.number("mfu.peak_start_s")), more=("mfu.peak_in_phase",),
+            _at(run.number("mfu.peak_start_s")), more=("mfu.peak_with_merges",),
         ),
         _averaged(run, "tokens per second", "tokens.per_s", _tokens(run)),
         _single(

@@ -1,9 +1,7 @@
 """The bandwidth curve: share of datacenter speed against the median uplink, with and without a narrowed boundary."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-
 from orionbed.plan import make_plan
+from orionbed.processes import in_processes
 from orionbed.scenario import Scenario, apply
 from sim.backend import run
 from sim.baseline import FOREVER_S, simulate_baseline, steady_rate
@@ -46,17 +44,14 @@ def bandwidth_curve(scenario: Scenario, seed: int, jobs: int) -> list[dict[str, 
     points = [(uplink, boundary) for boundary in boundaries for uplink in scenario.report.uplinks]
     if not points:
         return []
-    # Not forked: the pool's workers start clean whatever the caller has loaded.
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
-        baseline = pool.submit(simulate_baseline, scenario, seed)
-        speeds = [pool.submit(tokens_per_s, scenario, uplink, boundary, seed) for uplink, boundary in points]
-        reference = baseline.result().tokens_per_s
-        return [
-            {
-                "uplink_bps": uplink,
-                "boundary": boundary["kind"],
-                "tokens_per_s": speed.result(),
-                "relative_speed": speed.result() / reference,
-            }
-            for (uplink, boundary), speed in zip(points, speeds, strict=True)
-        ]
+    reference = simulate_baseline(scenario, seed).tokens_per_s
+    speeds = in_processes(tokens_per_s, [(scenario, uplink, boundary, seed) for uplink, boundary in points], jobs)
+    return [
+        {
+            "uplink_bps": uplink,
+            "boundary": boundary["kind"],
+            "tokens_per_s": speed,
+            "relative_speed": speed / reference if reference else 0.0,
+        }
+        for (uplink, boundary), speed in zip(points, speeds, strict=True)
+    ]

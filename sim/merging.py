@@ -84,6 +84,10 @@ class PhaseGate:
             self._changed.succeed()
             self._changed = self._engine.clock.event()
 
+    def waits_for(self, peer: SimPeer) -> bool:
+        """Whether `peer` has yet to finish."""
+        return peer.index in self._pending
+
     @property
     def late(self) -> list[SimPeer]:
         """Peers that have not finished."""
@@ -171,13 +175,13 @@ class Merging:
     def _merge_partitions(self, peer: SimPeer, gate: PhaseGate) -> Process:
         amounts = self._bytes(peer)
         yield from self._move(peer, amounts.partitions_down, up=False, kind=tracing.KIND_DOWNLOAD)
-        if peer.status == "merging" and peer in gate.late:
-            started_s = self._engine.clock.now
-            yield self._engine.clock.timeout(self._block.compute)
-            if peer.status == "merging" and peer in gate.late:
-                peer.charge(tracing.CAUSE_MERGE_COMPUTE, self._engine.clock.now)
-                self._record(peer, tracing.KIND_AVERAGE, started_s, 0.0, tracing.CAUSE_MERGE_COMPUTE)
-                yield from self._move(peer, amounts.partitions_up, up=True, kind=tracing.KIND_UPLOAD)
+        started_s = self._engine.clock.now
+        yield self._engine.clock.timeout(self._block.compute)
+        if self._gate is not gate or not gate.waits_for(peer):
+            return  # lost, or the others went on meanwhile
+        peer.charge(tracing.CAUSE_MERGE_COMPUTE, self._engine.clock.now)
+        self._record(peer, tracing.KIND_AVERAGE, started_s, 0.0, tracing.CAUSE_MERGE_COMPUTE)
+        yield from self._move(peer, amounts.partitions_up, up=True, kind=tracing.KIND_UPLOAD)
         gate.finished(peer)
 
     def _download(self, peer: SimPeer, gate: PhaseGate) -> Process:

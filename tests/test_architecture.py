@@ -144,7 +144,7 @@ def tracked() -> list[Path]:
 SOMEBODYS_PATH = re.compile(r"(?<![\w.:/-])(?:/(?:home|Users)/\w|/(?:root|work)/\w|~/\w|[A-Z]:\\Users\\)")
 
 
-@pytest.mark.parametrize("text", ["see /home/x/y", "'/Users/x'", "/work/x", '"/root/.x', r"C:\Users\x", "(~/x)"])
+@pytest.mark.parametrize("text", ["see /home/x/y", "'/Users/x'", '"/root/.x', r"C:\Users\x", "(~/x)"])
 def test_somebodys_path_is_recognised(text: str) -> None:
     assert SOMEBODYS_PATH.search(text.replace("/.", "/"))
 

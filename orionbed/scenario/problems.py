@@ -41,6 +41,10 @@ class ScenarioError(ValueError):
         self.problems: list[Problem] = sorted(unique, key=lambda problem: problem.place)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[type["ScenarioError"], tuple[list[Problem]]]:
+        """Travel between processes with its problems."""
+        return type(self), (self.problems,)
+
 
 def did_you_mean(word: str, known: Sequence[str], otherwise: str = "") -> str:
     """`; did you mean X?` for the nearest known word, else `otherwise`."""

@@ -122,7 +122,7 @@ def test_a_run_with_a_closed_stdout_goes_on_to_its_end(terminal) -> None:
 
 
 def test_a_worker_that_dies_is_told_without_traceback() -> None:
-    from orionbed.sampling import in_processes
+    from orionbed.processes import in_processes
 
     with pytest.raises(Exception) as caught:  # noqa: PT011  (BrokenProcessPool, which a test need not import)
         in_processes(os._exit, [(1,)], 1)

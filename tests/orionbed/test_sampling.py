@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from orionbed.processes import in_processes
 from orionbed.runs import RunError
-from orionbed.sampling import QUANTITIES, bands, in_processes, one_draw
+from orionbed.sampling import QUANTITIES, bands, one_draw
 from orionbed.scenario import Scenario, apply, load
 
 

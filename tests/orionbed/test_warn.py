@@ -29,6 +29,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "microbatches": {"created": 1000, "applied": 980, "dropped": 20, "partially_applied": 10},
         "waterfall": [{"cause": "useful", "fraction": 0.95}, {"cause": "window", "fraction": 0.05}],
         "merges": {"count": 10, "missed": 10},
+        "published": [],
         "cost": {"egress_usd": 0.0, "egress_usd_at_list_price": 10.0, "gpu_usd": 100.0},
     }
     for key, value in changes.items():
@@ -98,3 +99,10 @@ def test_traffic_that_costs_nothing() -> None:
     messages = found(result(), summary(cost={"egress_usd_at_list_price": 1234.5}))
     assert "it would cost $1,234 beside $100 for the GPUs" in messages["egress-free"]
     assert found(result(), summary(cost={"egress_usd_at_list_price": 1234.5, "egress_usd": 1.0})) == {}
+
+
+def test_a_published_figure_that_nothing_stands_beside() -> None:
+    rows = [{"quantity": "mfu.wallclock", "ours": None}, {"quantity": "mfu.wall_clock", "ours": 0.3}]
+    warned = found(result(), summary(published=rows))
+    assert list(warned) == ["published-unknown"]
+    assert "'mfu.wallclock'" in warned["published-unknown"]

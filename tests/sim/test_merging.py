@@ -69,6 +69,18 @@ def test_a_relaxing_quorum_leaves_a_straggler_behind(quiet: Make) -> None:
     assert quick.merging_s / len(quick.epochs) < patient.merging_s / len(patient.epochs)
 
 
+def test_a_peer_that_still_averages_when_the_others_go_on_uploads_nothing_more(quiet: Make) -> None:
+    hasty = MERGE | {"compute": 50.0, "timeout": 20.0}
+    churn = {"up": {"dist": "exponential", "mean": 100.0}, "down": {"dist": "exponential", "mean": 5.0}}
+    changes = SLOW | {"merge": hasty, "run": {"duration": 400.0}}
+    plan = make_plan(quiet(stages=2, replicas=3, **changes))
+    result = run(plan)
+    merges = sum(mark.kind == "merge" for mark in result.marks)
+    gradients = 3 * sum(stage.weight_bytes for stage in plan.stages)
+    assert result.bytes_merge_up == pytest.approx(merges * gradients)
+    run(make_plan(quiet(stages=2, replicas=3, churn=churn, **changes)))
+
+
 def test_a_merge_is_given_up_after_its_timeout(quiet: Make) -> None:
     brief = MERGE | {"timeout": 3.0}
     result = run(make_plan(quiet(stages=2, replicas=2, merge=brief, run={"duration": 200.0}, **SLOW)))
