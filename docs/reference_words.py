@@ -62,6 +62,7 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("git", "", "commit of the checkout that ran it, `-dirty` with local changes; empty outside a checkout"),
     ("started_at", "", "when it was started, UTC"),
     ("wall_s", "s", "how long the simulation itself took on this computer"),
+    ("aborted", "", "why the run ended before its target, null where it did not"),
     ("model.num_parameters", "", "all parameters, embedding and head included"),
     ("model.num_layers", "", "layers"),
     ("model.boundary_bytes_uncompressed", "B", "one boundary tensor as it is"),

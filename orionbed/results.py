@@ -44,6 +44,7 @@ class RunResult:
     `work_s[kind]` and `num_done[kind]` are seconds and counts of finished operations per peer; `thrown_s` and
     `unfinished_s` are the parts of `work_s` spent on micro-batches that were dropped, or still in the pipeline at the
     end. `other_s[peer, cause]` is all the rest of each peer's time, by cause code of `orionbed.tracing`.
+    `aborted` says why a run ended before its target; empty for a run that reached it.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class RunResult:
     trace: Trace | None
     events: int
     wall_s: float
+    aborted: str = ""
     warnings: list[dict[str, str]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
 

@@ -46,6 +46,7 @@ def summarise(result: RunResult, baseline: Baseline | None, *, git: str, started
         "git": git,
         "started_at": started_at,
         "wall_s": result.wall_s,
+        "aborted": result.aborted or None,
         "model": model_block(plan),
         "layout": layout_block(plan),
         "duration_s": {

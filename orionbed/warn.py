@@ -20,6 +20,10 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
     """Return what a reader should check before trusting this run's numbers."""
     found = []
     plan = result.plan
+    if summary["aborted"]:
+        found.append(
+            warning("aborted", summary["aborted"], "look at the waterfall and the ledger for what holds it up")
+        )
     if not plan.fits:
         worst = max(plan.stages, key=lambda stage: stage.memory.total_bytes)
         found.append(

@@ -23,6 +23,8 @@ from sim.peer import SimPeer
 from sim.wiring import make_network
 
 PROGRESS_EVERY_S = 600.0
+# A run that applies nothing for this long will never reach its number of tokens.
+STALLED_AFTER_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class _Run:
         self.startup_s = 0.0
         self.startup_read_bytes = 0.0
         self.done = False
+        self.aborted = ""
         self._epoch_started_s = 0.0
         self._training_end_s = 0.0
         self._counted = (0, 0)
@@ -123,11 +126,18 @@ class _Run:
             self.clock.run_to(min(end_s, self.clock.now + PROGRESS_EVERY_S))
             if progress is not None:
                 progress(Progress(self.clock.now, self.engine.ledger.applied, target))
+            if self.clock.now - self._last_applied_s() > STALLED_AFTER_S:
+                self.aborted = f"no micro-batch was completed in {STALLED_AFTER_S / 86400.0:g} days"
+                break
         self.engine.close()
         if self.engine.in_training:
             self._end_epoch(self.clock.now)
         elif self.startup_s and not self.done:  # the run ended within a merge
             self._end_epoch(self._training_end_s)
+
+    def _last_applied_s(self) -> float:
+        applied_s = self.engine.applied_s
+        return applied_s[-1] if applied_s else 0.0
 
 
 def run(
@@ -181,6 +191,7 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         trace=engine.recording.table(),
         events=run.clock.events,
         wall_s=wall_s,
+        aborted=run.aborted,
         warnings=_not_modelled(run.plan),
     )
 

@@ -166,11 +166,16 @@ def _add_bands(job: _Job, summary: dict[str, Any], folder: Path, console: "Conso
 
 
 def _finish(target: Path, summary: dict[str, Any], console: "Console", *, as_json: bool) -> None:
+    from orionbed.cli.ending import EXIT_VOID
+
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
-        return
-    console.line(headline(summary))
-    console.line(f"report  {target / 'report.html'}")
+    else:
+        console.line(headline(summary))
+        console.line(f"report  {target / 'report.html'}")
+    if summary["aborted"]:
+        typer.echo(f"aborted: {summary['aborted']}; what there is was kept", err=True)
+        raise typer.Exit(EXIT_VOID)
 
 
 def headline(summary: dict[str, Any]) -> str:

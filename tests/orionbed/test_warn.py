@@ -30,6 +30,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "waterfall": [{"cause": "useful", "fraction": 0.95}, {"cause": "window", "fraction": 0.05}],
         "merges": {"count": 10, "missed": 10},
         "published": [],
+        "aborted": None,
         "cost": {"egress_usd": 0.0, "egress_usd_at_list_price": 10.0, "gpu_usd": 100.0},
     }
     for key, value in changes.items():
