@@ -4,6 +4,9 @@ from typing import Any
 
 from orionbed.scenario import Scenario
 
+# Two published figures closer than this are the same figure in other units.
+SAME = 1e-3
+
 
 def lookup(summary: dict[str, Any], key: str) -> Any:
     """Return what stands at a dotted key, or None; also `waterfall.CAUSE` and the share of micro-batches applied."""
@@ -45,6 +48,8 @@ def compare_published(scenario: Scenario, summary: dict[str, Any]) -> list[dict[
     fitted = fitted_quantities(scenario)
     rows = []
     for entry in scenario.published:
+        if entry.kind == "reading":
+            continue
         ours = lookup(summary, entry.quantity)
         number = float(ours) if isinstance(ours, int | float) and not isinstance(ours, bool) else None
         kind = "fitted" if entry.quantity in fitted else "input" if entry.kind == "input" else "predicted"
@@ -66,12 +71,14 @@ def contradictions(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str
     """Return what each published average implies for tokens/s, MFU and hours; empty unless two can be compared.
 
     They can be compared when both an MFU and a rate in tokens/s are published. All rows use the same N, FLOP convention
-    and number of tokens, so that two rows that differ cannot both describe the same average. Peaks are no averages.
+    and number of tokens, so that two rows that differ cannot both describe the same average. Peaks are no averages, and
+    a figure that only repeats another one in other units is left out.
     """
     layout = summary["layout"]
     per_token = summary["model"]["flops_per_token"] / (layout["peak_flops"] * layout["num_peers"])
     tokens = scenario.run.tokens or summary["tokens"]["total"]
-    rows, units = [], set()
+    rows: list[dict[str, Any]] = []
+    units: set[str] = set()
     for entry in scenario.published:
         unit, _, average = entry.quantity.rpartition(".")
         if average.startswith("peak") or entry.value <= 0.0:
@@ -85,6 +92,8 @@ def contradictions(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str
         else:
             continue
         units.add(unit)
+        if any(abs(rate - row["tokens_per_s"]) < SAME * rate for row in rows):
+            continue
         rows.append(_reading(entry.note or entry.quantity, rate, per_token, tokens, entry.source))
     if not {"mfu", "tokens.per_s"} <= units:
         return []

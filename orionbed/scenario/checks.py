@@ -118,8 +118,11 @@ def _positive(sections: Sections) -> Iterator[Issue]:
 def _published(sections: Sections) -> Iterator[Issue]:
     seen: set[str] = set()
     for index, entry in enumerate(sections["published"]):
+        if entry.kind == "reading":
+            continue
         if entry.quantity in seen:
-            yield Issue(("published", index, "quantity"), f"{entry.quantity} is published twice; keep one")
+            text = f"{entry.quantity} is published twice; keep one, or make the other one kind: reading"
+            yield Issue(("published", index, "quantity"), text)
         seen.add(entry.quantity)
 
 

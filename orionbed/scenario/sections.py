@@ -135,8 +135,9 @@ class Published(Block):
     quantity: str = Field(pattern=KEY_PATTERN, description="Dotted key of summary.json, like mfu.in_phase.")
     value: float = Field(description="The published value, in the unit of summary.json (fractions 0 to 1, SI).")
     source: str = Field(min_length=1, description="Where it was published.")
-    kind: Literal["input", "prediction"] = Field(
+    kind: Literal["input", "prediction", "reading"] = Field(
         default="prediction",
-        description="`prediction` (default): the run predicts it; `input`: the scenario was built from it.",
+        description="`prediction` (default): the run predicts it; `input`: the scenario was built from it; `reading`: "
+        "only held against the other published figures.",
     )
     note: str = Field(default="", description="A remark for the report (default empty).")
