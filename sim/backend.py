@@ -130,6 +130,8 @@ class _Run:
                 self.aborted = f"no micro-batch was completed in {STALLED_AFTER_S / 86400.0:g} days"
                 break
         self.engine.close()
+        if self.churn is not None:
+            self.churn.close()
         if self.engine.in_training:
             self._end_epoch(self.clock.now)
         elif self.startup_s and not self.done:  # the run ended within a merge

@@ -1,22 +1,11 @@
 """Peers that leave and come back: one SimPy process per peer, each with a random stream of its own."""
 
-from typing import Protocol
-
 from orionbed import tracing
 from orionbed.results import Mark
-from orionbed.scenario import Distribution
+from orionbed.scenario.sections import Churn as ChurnBlock
 from sim.engine import CAUSE_OF_STATUS, Engine
 from sim.merging import Merging, Process, succeed
 from sim.peer import SimPeer
-
-
-class ChurnBlock(Protocol):
-    """The scenario's `churn` block: seconds a peer stays up, and seconds it stays down."""
-
-    @property
-    def up(self) -> Distribution: ...
-    @property
-    def down(self) -> Distribution: ...
 
 
 class Churn:
@@ -25,7 +14,7 @@ class Churn:
     def __init__(self, engine: Engine, merging: Merging | None) -> None:
         self._engine = engine
         self._merging = merging
-        self.num_departures = 0
+        self._left_s: dict[int, float] = {}
 
     def start(self, block: ChurnBlock) -> None:
         """Start every peer's life."""
@@ -37,18 +26,25 @@ class Churn:
         random = self._engine.streams.get(f"churn/{peer.index}")
         while True:
             yield clock.timeout(float(block.up.sample(random, 1)[0]))
-            left_s = clock.now
             self._leave(peer)
             yield clock.timeout(float(block.down.sample(random, 1)[0]))
             peer.charge(tracing.CAUSE_DOWN, clock.now)
             peer.status = "benched"
-            self._engine.marks.append(Mark(left_s, clock.now, "down", peer.index))
+            self._mark(peer.index)
             if self._merging is None:
                 clock.process(self._rejoin(peer))
 
+    def _mark(self, index: int) -> None:
+        self._engine.marks.append(Mark(self._left_s.pop(index), self._engine.clock.now, "down", index))
+
+    def close(self) -> None:
+        """Mark those who are still away when the run ends."""
+        for index in sorted(self._left_s):
+            self._mark(index)
+
     def _leave(self, peer: SimPeer) -> None:
         engine = self._engine
-        self.num_departures += 1
+        self._left_s[peer.index] = engine.clock.now
         if peer.status == "training":
             engine.crash(peer)
         else:

@@ -9,33 +9,17 @@ downloads W (the merged weights): 30 GB up and 48 GB down for W = 13 GB and n = 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from math import floor
-from typing import Any, Protocol
+from typing import Any
 
 import simpy
 
 from orionbed import tracing
 from orionbed.results import Mark
+from orionbed.scenario.sections import Merge
 from sim.engine import Engine
 from sim.peer import SimPeer
 
 Process = Generator[simpy.Event, Any, None]
-
-
-class MergeBlock(Protocol):
-    """The scenario's `merge` block."""
-
-    @property
-    def every(self) -> float: ...
-    @property
-    def quorum_relax(self) -> float: ...
-    @property
-    def quorum_every(self) -> float: ...
-    @property
-    def quorum_floor(self) -> float: ...
-    @property
-    def compute(self) -> float: ...
-    @property
-    def timeout(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +77,7 @@ class PhaseGate:
         """Peers that have not finished."""
         return list(self._pending.values())
 
-    def wait(self, block: MergeBlock) -> Process:
+    def wait(self, block: Merge) -> Process:
         """Wait for the quorum, at most the phase's timeout."""
         clock = self._engine.clock
         started_s = clock.now
@@ -109,7 +93,7 @@ class PhaseGate:
 class Merging:
     """Runs merges, and counts the peers that were too late for them."""
 
-    def __init__(self, engine: Engine, block: MergeBlock) -> None:
+    def __init__(self, engine: Engine, block: Merge) -> None:
         self._engine = engine
         self._block = block
         self._gate: PhaseGate | None = None
