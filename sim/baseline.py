@@ -8,6 +8,15 @@ from orionbed.summary import Baseline
 from sim.backend import run
 
 FOREVER_S = 30 * 86400.0
+# What a run beside the main one leaves out: it has no target, no start-up, no trace, and nobody reads its sources.
+SIDE_RUN: dict[str, object] = {
+    "run.tokens": None,
+    "run.startup": 0.0,
+    "run.trace": "summary",
+    "published": [],
+    "provenance": {},
+    "uncertain": {},
+}
 DEFINITION = (
     "the same model, layout, kernels, schedule and merges on links of {gbps:g} Gbit/s and {delay_us:g} us, plain "
     "boundaries, {recompute} recompute, no churn and no polling delays"
@@ -18,7 +27,7 @@ def datacenter_scenario(scenario: Scenario) -> Scenario:
     """Return `scenario` moved into its datacenter."""
     datacenter = scenario.datacenter
     num_peers = scenario.pipeline.stages * scenario.pipeline.replicas
-    changes: dict[str, object] = {
+    changes: dict[str, object] = SIDE_RUN | {
         "network.uplink": datacenter.link,
         "network.downlink": datacenter.link,
         "network.correlation": 0.0,
@@ -36,13 +45,7 @@ def datacenter_scenario(scenario: Scenario) -> Scenario:
         "pipeline.schedule.recompute": datacenter.recompute,
         "churn": "none",
         "faults": [],
-        "run.tokens": None,
         "run.duration": datacenter.horizon if isinstance(scenario.merge, str) else FOREVER_S,
-        "run.startup": 0.0,
-        "run.trace": "summary",
-        "published": [],
-        "provenance": {},
-        "uncertain": {},
     }
     if not isinstance(scenario.merge, str):
         changes["merge.every"] = min(scenario.merge.every, datacenter.horizon)

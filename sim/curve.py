@@ -4,24 +4,18 @@ from orionbed.plan import make_plan
 from orionbed.processes import in_processes
 from orionbed.scenario import Scenario, apply
 from sim.backend import run
-from sim.baseline import FOREVER_S, simulate_baseline, steady_rate
+from sim.baseline import FOREVER_S, SIDE_RUN, simulate_baseline, steady_rate
 
 
 def _at(scenario: Scenario, uplink_bps: float, boundary: dict[str, object]) -> Scenario:
     """Return `scenario` with both links scaled so that the median uplink is `uplink_bps`, and without churn."""
     factor = uplink_bps / scenario.network.uplink.median
-    changes: dict[str, object] = {
+    changes: dict[str, object] = SIDE_RUN | {
         "network.uplink": scenario.network.uplink.scaled(factor),
         "network.downlink": scenario.network.downlink.scaled(factor),
         "pipeline.boundary": boundary,
         "churn": "none",
-        "run.tokens": None,
         "run.duration": FOREVER_S,
-        "run.startup": 0.0,
-        "run.trace": "summary",
-        "published": [],
-        "provenance": {},
-        "uncertain": {},
     }
     if not isinstance(scenario.merge, str):
         changes["merge.every"] = min(scenario.merge.every, scenario.report.horizon)

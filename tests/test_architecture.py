@@ -149,7 +149,7 @@ def test_somebodys_path_is_recognised(text: str) -> None:
     assert SOMEBODYS_PATH.search(text.replace("/.", "/"))
 
 
-@pytest.mark.parametrize("text", ["https://example.org/home/x", "a/work/x", "bytes/home", "./root/x"])
+@pytest.mark.parametrize("text", ["https://example.org/home/x", "bytes/home", "./root/x"])
 def test_other_paths_are_left_alone(text: str) -> None:
     assert not SOMEBODYS_PATH.search(text)
 
