@@ -4,56 +4,13 @@ A stage is a list of kernels. Matrix multiplies run at a measured share of peak 
 else is bound by memory bandwidth; each kernel costs a launch. Nothing here looks at a pipeline or a network.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import log
-from typing import Protocol
 
 from orionbed import model as arithmetic
 from orionbed.model import BYTES_PER_VALUE, Transformer
-
-
-class MatmulPoint(Protocol):
-    """Measured efficiencies (share of peak) at one smallest dimension."""
-
-    @property
-    def smallest_dimension(self) -> int: ...
-    @property
-    def forward(self) -> float: ...
-    @property
-    def input_gradient(self) -> float: ...
-    @property
-    def weight_gradient(self) -> float: ...
-
-
-class AttentionEfficiency(Protocol):
-    """Share of peak of the fused attention kernel."""
-
-    @property
-    def forward(self) -> float: ...
-    @property
-    def backward(self) -> float: ...
-
-
-class Gpu(Protocol):
-    """What the cost model needs to know of a GPU (a profile in scenarios/gpus is one)."""
-
-    @property
-    def peak(self) -> float: ...
-    @property
-    def memory(self) -> float: ...
-    @property
-    def memory_bandwidth(self) -> float: ...
-    @property
-    def memory_efficiency(self) -> float: ...
-    @property
-    def launch(self) -> float: ...
-    @property
-    def matmul(self) -> Sequence[MatmulPoint]: ...
-    @property
-    def attention(self) -> AttentionEfficiency: ...
-
+from orionbed.scenario import GpuProfile
 
 # Bytes a block reads and writes outside its matrix multiplies, in PyTorch without a compiler, per value of width 1 of
 # the residual stream and of the feed-forward. Counted tensor by tensor. Residual stream: two RMSNorms computed in fp32
@@ -142,7 +99,7 @@ class CostModel:
     `kernel_scale` multiplies the measured shares.
     """
 
-    def __init__(self, gpu: Gpu, efficiency: str | float = "by-shape", kernel_scale: float = 1.0) -> None:
+    def __init__(self, gpu: GpuProfile, efficiency: str | float = "by-shape", kernel_scale: float = 1.0) -> None:
         self.gpu = gpu
         self.flat = None if isinstance(efficiency, str) else efficiency
         self.kernel_scale = kernel_scale

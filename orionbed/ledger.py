@@ -17,10 +17,9 @@ class LedgerError(Exception):
 class MicrobatchRecord:
     """A micro-batch on its way: the stages that used its gradient, and the peers that hold a slot for it."""
 
-    __slots__ = ("attempts", "created_s", "num_applied", "slots", "spent", "staleness")
+    __slots__ = ("attempts", "num_applied", "slots", "spent", "staleness")
 
-    def __init__(self, created_s: float) -> None:
-        self.created_s = created_s
+    def __init__(self) -> None:
         self.num_applied = 0
         self.attempts = 0
         # local optimizer steps between forward and backward, summed over the stages
@@ -57,11 +56,11 @@ class Ledger:
         """Micro-batches created and not yet decided."""
         return len(self.open)
 
-    def create(self, now_s: float) -> int:
+    def create(self) -> int:
         """Open a record and return the new micro-batch's number."""
         microbatch = self.created
         self.created = microbatch + 1
-        self.open[microbatch] = MicrobatchRecord(now_s)
+        self.open[microbatch] = MicrobatchRecord()
         return microbatch
 
     def apply(self, microbatch: int) -> MicrobatchRecord:

@@ -4,7 +4,6 @@ from typing import Any
 
 from orionbed.results import RunResult
 
-MIN_HOURS_FOR_PEAK = 1.0
 PARTIAL_SHARE = 0.01
 DROPPED_SHARE = 0.02
 WINDOW_SHARE = 0.05

@@ -52,7 +52,7 @@ class Engine:
         self.bytes_boundary = 0.0
         self.recording = Recording(plan, clock)
         self.status = StatusBoard(plan, clock, streams)
-        self.peers = make_peers(plan, streams, self._source)
+        self.peers = make_peers(plan, streams, self.ledger.create)
         self._set_up_schedule()
         self._num_blocked_sources = 0
         self._jitter = Block(streams.get("jitter").standard_normal).take if plan.scenario.peers.jitter else None
@@ -72,9 +72,6 @@ class Engine:
             self._poll_loop_s = self._poll_empty_s = self._poll_full_s = 0.0
             self._cache_ttl_s = self._connect_timeout_s = self._status_every_s = 0.0
             self._attempts = 1
-
-    def _source(self) -> int:
-        return self.ledger.create(self.clock.now)
 
     # ---------------------------------------------------------------- training phase
 
@@ -133,7 +130,7 @@ class Engine:
             self._charge_idle(peer, start_s)
         kind = action.kind
         if peer.numbering is not None and kind == "F" and peer.stage == 0:
-            peer.numbering[action.microbatch] = self.ledger.create(self.clock.now)
+            peer.numbering[action.microbatch] = self.ledger.create()
         duration = peer.durations[kind]
         if self._jitter is not None:
             duration *= max(0.05, 1.0 + self._jitter_sd * self._jitter())

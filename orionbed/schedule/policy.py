@@ -12,7 +12,6 @@ class Waiting(StrEnum):
 
     EMPTY = "empty"
     WINDOW = "window"
-    FINISHED = "finished"
 
 
 class Policy(Protocol):

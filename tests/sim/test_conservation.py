@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_run_to_the_bit(quiet: Make, changes: dict[
 
 
 def used(ledger: Ledger, stages: int) -> int:
-    microbatch = ledger.create(0.0)
+    microbatch = ledger.create()
     ledger.open[microbatch].num_applied = stages
     return microbatch
 
@@ -143,7 +143,7 @@ def test_the_ledger_catches_what_must_not_happen() -> None:
 
 def test_the_ledger_notices_a_micro_batch_that_vanished() -> None:
     ledger = Ledger(num_stages=1)
-    del ledger.open[ledger.create(0.0)]
+    del ledger.open[ledger.create()]
     with pytest.raises(LedgerError, match="1 micro-batches were created"):
         ledger.check()
 
