@@ -1,30 +1,18 @@
-"""How long one stage's operations take on a given GPU.
+"""How long one stage's operations take on a peer of one or several GPUs of one type.
 
-A stage is a list of kernels. Matrix multiplies run at a measured share of peak that depends on their shape; everything
-else is bound by memory bandwidth; each kernel costs a launch. Nothing here looks at a pipeline or a network.
+A stage is a list of kernels (`orionbed/kernels.py`); what they move through memory is counted in `orionbed/traffic.py`.
+Nothing here looks at a pipeline or a network.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
-from math import log
+from dataclasses import dataclass, replace
 
 from orionbed import model as arithmetic
+from orionbed import traffic
+from orionbed.kernels import Kernels, Work, peak_of
 from orionbed.model import BYTES_PER_VALUE, Transformer
 from orionbed.scenario import GpuProfile
 
-# Bytes a block reads and writes outside its matrix multiplies, in PyTorch without a compiler, per value of width 1 of
-# the residual stream and of the feed-forward. Counted tensor by tensor. Residual stream: two RMSNorms computed in fp32
-# (to fp32 6, square 8, mean 4, scale 8, back 6, weight 4: 36 each), two residual additions (6 each), rotary embedding
-# of q (24). Feed-forward: SiLU (4) and product (6). Backward moves twice as much.
-HIDDEN_TRAFFIC_BYTES = 2 * 36 + 2 * 6 + 24
-FFN_TRAFFIC_BYTES = 4 + 6
-FORWARD_KERNELS_PER_LAYER = 30
-BACKWARD_TRAFFIC_FACTOR = 2
-# Loss over the vocabulary: logits written, read as fp32 for the maximum and the sum, gradient written in bf16.
-LOSS_TRAFFIC_BYTES = 2 + 4 + 4 + 4 + 2
-# Tensors an Adam-like step reads and writes when every arithmetic operation is its own kernel, as multi-tensor
-# (foreach) optimizers do it: weight, gradient, two moments, and the temporaries between them.
-OPTIMIZER_TENSOR_PASSES = 20
+__all__ = ["Cost", "CostModel", "Work", "peak_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,130 +56,161 @@ class Cost:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Seconds and FLOPs of a piece of model, for its forward and its backward."""
+class CostModel(Kernels):
+    """Times the pieces of a transformer on one peer.
 
-    forward_s: float = 0.0
-    backward_s: float = 0.0
-    forward_flops: float = 0.0
-    backward_flops: float = 0.0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.forward_s + other.forward_s,
-            self.backward_s + other.backward_s,
-            self.forward_flops + other.forward_flops,
-            self.backward_flops + other.backward_flops,
-        )
-
-    def times(self, count: int) -> "Work":
-        """Return `count` such pieces one after the other."""
-        return Work(
-            count * self.forward_s, count * self.backward_s, count * self.forward_flops, count * self.backward_flops
-        )
-
-
-class CostModel:
-    """Times the pieces of a transformer on one GPU.
-
-    `efficiency` is `by-shape` (measured, per kernel) or one share of peak for everything inside a stage.
-    `kernel_scale` multiplies the measured shares.
+    The pieces are cut over the peer's `gpus` by tensor parallelism as in Megatron-LM (Shoeybi et al., arXiv
+    1909.08053): q, k, v and the feed-forward's first matrices by columns, o and its last matrix by rows, the embedding
+    and the head by vocabulary. Seconds are those of each GPU, FLOPs those of all GPUs together. `sequence_parallel`
+    cuts norms, dropout and residuals over the sequence as well (Korthikanti et al., arXiv 2205.05198).
+    `overlap_collectives` lets the backward's all-reduces run beside weight gradients. The other arguments are those of
+    `Kernels`.
     """
 
-    def __init__(self, gpu: GpuProfile, efficiency: str | float = "by-shape", kernel_scale: float = 1.0) -> None:
-        self.gpu = gpu
-        self.flat = None if isinstance(efficiency, str) else efficiency
-        self.kernel_scale = kernel_scale
+    def __init__(
+        self,
+        gpu: GpuProfile,
+        efficiency: str | float = "by-shape",
+        kernel_scale: float = 1.0,
+        *,
+        gpus: int = 1,
+        sequence_parallel: bool = False,
+        overlap_collectives: bool = True,
+        link_bytes_per_s: float | None = None,
+    ) -> None:
+        super().__init__(gpu, efficiency, kernel_scale, gpus=gpus, link_bytes_per_s=link_bytes_per_s)
+        self.sequence_parallel = sequence_parallel
+        self.overlap_collectives = overlap_collectives
 
-    def matmul_efficiency(self, smallest_dimension: int, direction: str) -> float:
-        """Share of peak of a matrix multiply, interpolated over the logarithm of its smallest dimension.
+    def layer(self, model: Transformer, tokens: int, sequence: int) -> Work:
+        """One block: its matrix multiplies, attention, memory-bound rest, and collectives between the GPUs."""
+        into_attention, into_ffn = self._column_parallel(model, tokens)
+        work = self.attention_core(model, tokens, sequence)
+        for part in (into_attention, *self._row_parallel(model, tokens), into_ffn):
+            work += part.on(self.gpus)
+        work += self._rest_of_layer(model, tokens)
+        return work + self._collectives(model, tokens, (into_attention, into_ffn))
 
-        `direction` is `forward`, `input_gradient` or `weight_gradient`. Above the measured range the last value
-        holds; below it the share falls in proportion to the dimension.
+    def _column_parallel(self, model: Transformer, tokens: int) -> tuple[Work, Work]:
+        """Work on one GPU of q, k and v, and of the feed-forward's first matrices."""
+        queries = self._share(model.hidden)
+        keys = max(self._share(arithmetic.kv_width(model)), model.hidden // model.heads)
+        inner = self._share(model.ffn)
+        if model.block == "gpt":
+            # One multiply for q, k and v together.
+            return (
+                self.matmul(tokens, model.hidden, queries + 2 * keys, model.dtype),
+                self.matmul(tokens, model.hidden, inner, model.dtype),
+            )
+        attention = self.matmul(tokens, model.hidden, queries, model.dtype)
+        attention += self.matmul(tokens, model.hidden, keys, model.dtype).times(2)
+        return attention, self.matmul(tokens, model.hidden, inner, model.dtype).times(2)
+
+    def _row_parallel(self, model: Transformer, tokens: int) -> tuple[Work, Work]:
+        """Work on one GPU of o, and of the feed-forward's last matrix."""
+        return (
+            self.matmul(tokens, self._share(model.hidden), model.hidden, model.dtype),
+            self.matmul(tokens, self._share(model.ffn), model.hidden, model.dtype),
+        )
+
+    def _rest_of_layer(self, model: Transformer, tokens: int) -> Work:
+        moved = traffic.layer_traffic(model)
+        residual_parts = self.gpus if self.sequence_parallel else 1
+        return self.elementwise(
+            tokens * (moved.residual / residual_parts + moved.split / self.gpus),
+            moved.kernels,
+            tokens * (moved.residual_backward / residual_parts + moved.split_backward / self.gpus),
+            moved.backward_kernels,
+        )
+
+    def _collectives(self, model: Transformer, tokens: int, column_parallel: tuple[Work, Work]) -> Work:
+        """Two all-reduces forward and two backward, the latter beside the weight gradients of `column_parallel`.
+
+        With sequence parallelism each is a reduce-scatter and an all-gather. Only the former has a weight gradient to
+        run beside; a further all-gather of the layer's input runs beside the input gradient and is left out.
         """
-        points = [(float(p.smallest_dimension), float(getattr(p, direction))) for p in self.gpu.matmul]
-        size = float(smallest_dimension)
-        if size <= points[0][0]:
-            return points[0][1] * self.kernel_scale * min(1.0, size / points[0][0])
-        for (low, at_low), (high, at_high) in pairwise(points):
-            if size <= high:
-                share = log(size / low) / log(high / low)
-                return (at_low + share * (at_high - at_low)) * self.kernel_scale
-        return points[-1][1] * self.kernel_scale
+        all_reduce_s = self._all_reduce_stream_s(model, tokens)
+        exposed_s = 2 * all_reduce_s
+        if self.overlap_collectives:
+            can_hide_s = all_reduce_s / 2 if self.sequence_parallel else all_reduce_s
+            exposed_s -= sum(min(can_hide_s, part.weight_gradient_s) for part in column_parallel)
+        return Work(2 * all_reduce_s, exposed_s)
 
-    def matmul(self, rows: int, inner: int, columns: int) -> Work:
-        """Return the work of a (rows x inner) @ (inner x columns) multiply and of its two gradients."""
-        flops = 2.0 * rows * inner * columns
-        if self.flat is not None:
-            seconds = flops / (self.gpu.peak * self.flat)
-            return Work(seconds, 2 * seconds, flops, 2 * flops)
-        smallest = min(rows, inner, columns)
-        at = {d: self.matmul_efficiency(smallest, d) for d in ("forward", "input_gradient", "weight_gradient")}
-        peak, launch = self.gpu.peak, self.gpu.launch
-        backward_s = flops / peak * (1 / at["input_gradient"] + 1 / at["weight_gradient"]) + 2 * launch
-        return Work(flops / (peak * at["forward"]) + launch, backward_s, flops, 2 * flops)
-
-    def traffic_s(self, num_bytes: float, kernels: int) -> float:
-        """Seconds that memory-bound kernels need for `num_bytes`; zero where one efficiency covers everything."""
-        if self.flat is not None:
-            return 0.0
-        return num_bytes / (self.gpu.memory_bandwidth * self.gpu.memory_efficiency) + kernels * self.gpu.launch
+    def _all_reduce_stream_s(self, model: Transformer, tokens: int) -> float:
+        """Seconds of an all-reduce of one micro-batch's residual stream."""
+        num_bytes = float(tokens * model.hidden * BYTES_PER_VALUE[model.dtype])
+        return self.all_reduce_s(num_bytes, kernels=2 if self.sequence_parallel else 1)
 
     def attention_core(self, model: Transformer, tokens: int, sequence: int) -> Work:
-        """Scores, softmax and values of one block, causal, by a fused kernel."""
-        forward = 2.0 * model.hidden * sequence * tokens
+        """Scores, softmax and values of one block: causal in one fused kernel, or step by step over the full square."""
+        width = self._share(model.hidden)
+        if model.attention == "unfused":
+            return self._unfused_attention(model, tokens, sequence).on(self.gpus)
+        forward = 2.0 * width * sequence * tokens
         backward = 2.0 * forward
         if self.flat is not None:
-            seconds = forward / (self.gpu.peak * self.flat)
-            return Work(seconds, 2 * seconds, forward, backward)
-        scale = self.gpu.peak * self.kernel_scale
+            seconds = forward / (peak_of(self.gpu, model.dtype) * self.flat)
+            return Work(seconds, 2 * seconds, 0.0, forward, backward).on(self.gpus)
+        scale = peak_of(self.gpu, model.dtype) * self.kernel_scale
         share = self.gpu.attention
         return Work(
             forward / (scale * share.forward) + self.gpu.launch,
             backward / (scale * share.backward) + self.gpu.launch,
+            0.0,
             forward,
             backward,
-        )
+        ).on(self.gpus)
 
-    def layer(self, model: Transformer, tokens: int, sequence: int) -> Work:
-        """One block: seven matrix multiplies, attention, and memory-bound rest."""
-        kv = arithmetic.kv_width(model)
-        work = self.attention_core(model, tokens, sequence)
-        for inner, columns in (
-            (model.hidden, model.hidden),
-            (model.hidden, kv),
-            (model.hidden, kv),
-            (model.hidden, model.hidden),
-            (model.hidden, model.ffn),
-            (model.hidden, model.ffn),
-            (model.ffn, model.hidden),
-        ):
-            work += self.matmul(tokens, inner, columns)
-        return work + self._elementwise(
-            tokens * (HIDDEN_TRAFFIC_BYTES * model.hidden + FFN_TRAFFIC_BYTES * model.ffn), FORWARD_KERNELS_PER_LAYER
+    def _unfused_attention(self, model: Transformer, tokens: int, sequence: int) -> Work:
+        """Two batched multiplies with softmax and dropout between them, on one GPU; four multiplies backward."""
+        width = BYTES_PER_VALUE[model.dtype]
+        flops = 4.0 * self._share(model.hidden) * sequence * tokens
+        values = float(tokens * sequence * self._share(model.heads))
+        masks = traffic.SCORES_MASKS * values
+        forward = self.traffic_s(width * traffic.SCORES_PASSES * values + masks, traffic.SCORES_KERNELS)
+        backward = self.traffic_s(width * traffic.SCORES_BACKWARD_PASSES * values + masks, traffic.SCORES_KERNELS)
+        forward += self.batched_matmuls_s(flops, width * traffic.SCORES_MATMUL_PASSES * values, 2, model.dtype)
+        backward += self.batched_matmuls_s(
+            2 * flops, width * traffic.SCORES_MATMUL_BACKWARD_PASSES * values, 4, model.dtype
         )
-
-    def _elementwise(self, forward_bytes: float, kernels: int) -> Work:
-        return Work(
-            self.traffic_s(forward_bytes, kernels),
-            self.traffic_s(BACKWARD_TRAFFIC_FACTOR * forward_bytes, BACKWARD_TRAFFIC_FACTOR * kernels),
-        )
+        return Work(forward, backward, 0.0, flops, 2 * flops)
 
     def embedding(self, model: Transformer, tokens: int) -> Work:
-        """Table look-up: no FLOPs, one read and one write per value; backward adds into the table."""
-        return self._elementwise(2.0 * tokens * model.hidden * BYTES_PER_VALUE[model.dtype], 1)
+        """Table look-up: no FLOPs, one read and one write per value; backward adds into the table.
+
+        Cut by vocabulary, every GPU looks up its own tokens and an all-reduce brings them together.
+        """
+        work = self.elementwise(tokens * traffic.embedding_bytes(model), 1)
+        # Nothing waits for the gradient of the first stage's input: all of its backward is for the weights.
+        work = replace(work, input_gradient_s=0.0, weight_gradient_s=work.input_gradient_s)
+        return work + Work(self._all_reduce_stream_s(model, tokens))
 
     def head(self, model: Transformer, tokens: int) -> Work:
-        """Final norm, logits and loss."""
-        return self.matmul(tokens, model.hidden, model.vocab) + self._elementwise(
-            tokens * (HIDDEN_TRAFFIC_BYTES / 3 * model.hidden + LOSS_TRAFFIC_BYTES * model.vocab), 12
+        """Final norm, logits and loss; the backward's input gradient is an all-reduce between the GPUs."""
+        vocab = self._share(model.vocab)
+        norm, norm_backward = traffic.norm_bytes(model)
+        norm_tokens = tokens / (self.gpus if self.sequence_parallel else 1)
+        loss = float(tokens * traffic.LOSS_BYTES * vocab)
+        work = self.matmul(tokens, model.hidden, vocab, model.dtype).on(self.gpus)
+        work += self.elementwise(
+            norm_tokens * norm + loss,
+            traffic.HEAD_KERNELS,
+            norm_tokens * norm_backward + traffic.BACKWARD_FACTOR * loss,
+            traffic.BACKWARD_FACTOR * traffic.HEAD_KERNELS,
         )
+        # Maximum, sum and the target's logit of every token, in fp32.
+        loss_s = 3 * self.all_reduce_s(4.0 * tokens)
+        return work + Work(loss_s, self._all_reduce_stream_s(model, tokens))
 
     def narrowing(self, model: Transformer, tokens: int, width: int) -> Work:
-        """One boundary encoder or decoder: a multiply between the model's width and the narrow one."""
-        return self.matmul(tokens, model.hidden, width)
+        """One boundary encoder or decoder: a multiply between the model's width and the narrow one, cut by tokens."""
+        return self.matmul(self._share(tokens), model.hidden, width, model.dtype).on(self.gpus)
 
-    def optimizer_step_s(self, parameters: int, dtype: str) -> float:
-        """One local optimizer step over `parameters`."""
-        return self.traffic_s(float(parameters * BYTES_PER_VALUE[dtype] * OPTIMIZER_TENSOR_PASSES), 100)
+    def optimizer_step_s(self, parameters: int, dtype: str, state_bytes_per_parameter: int = 0) -> float:
+        """One local optimizer step over `parameters`, which are cut over the GPUs of the peer."""
+        per_parameter = traffic.optimizer_bytes(dtype, state_bytes_per_parameter)
+        return self.traffic_s(float(self._share(parameters) * per_parameter), 100)
+
+    def _share(self, size: int) -> int:
+        """A dimension as one GPU sees it, rounded up."""
+        return -(-size // self.gpus)

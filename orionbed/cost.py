@@ -15,7 +15,7 @@ def cost_block(result: RunResult, tokens: float, datacenter_tokens_per_s: float 
     egress is every byte read from it.
     """
     prices = result.plan.scenario.cost
-    gpu_hours = result.duration_s / 3600.0 * len(result.plan.peers)
+    gpu_hours = result.duration_s / 3600.0 * result.plan.num_gpus
     gpu_usd = gpu_hours * prices.gpu_hour
     egress_gb = float(result.bytes_up.sum()) / 1e9
     storage_gb = result.bytes_storage_read / 1e9
@@ -40,4 +40,4 @@ def _datacenter(result: RunResult, tokens_per_s: float | None) -> float | None:
     price = result.plan.scenario.cost.datacenter_gpu_hour
     if price is None or not tokens_per_s:
         return None
-    return price * len(result.plan.peers) / (tokens_per_s * 3600.0 / 1e6)
+    return price * result.plan.num_gpus / (tokens_per_s * 3600.0 / 1e6)

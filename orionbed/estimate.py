@@ -18,7 +18,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     per_s = min(limits)
     slowest = plan.stages[limits.index(per_s)]
     tokens_per_s = per_s * plan.tokens_per_microbatch
-    max_mfu = per_s * plan.useful_flops_per_microbatch / (plan.gpu.peak * len(plan.peers))
+    max_mfu = per_s * plan.useful_flops_per_microbatch / plan.peak_flops
     memory = worst.memory
     return {
         "scenario": plan.scenario.name,
@@ -29,7 +29,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "gpu": plan.gpu.name,
         "schedule": plan.scenario.pipeline.schedule.kind,
         "num_parameters": plan.num_parameters,
-        "layers_per_stage": list(plan.split),
+        "layers_per_stage": plan.layers_per_stage,
         "boundary_bytes": plan.boundary_bytes,
         "boundary_bytes_uncompressed": plan.boundary_bytes_uncompressed,
         "compression_ratio": plan.boundary_bytes_uncompressed / plan.boundary_bytes,
@@ -53,15 +53,15 @@ def estimate(plan: Plan) -> dict[str, Any]:
 
 def _cost(plan: Plan, tokens_per_s: float) -> dict[str, Any]:
     """Hours and GPU dollars of the run; it ends at its tokens or its duration, whichever comes first."""
-    run, num_peers = plan.scenario.run, len(plan.peers)
+    run, num_gpus = plan.scenario.run, plan.num_gpus
     by_tokens = None if run.tokens is None else run.tokens / tokens_per_s / 3600.0
     by_duration = None if run.duration is None else run.duration / 3600.0
     hours = min(limit for limit in (by_tokens, by_duration) if limit is not None)
-    usd = hours * plan.scenario.cost.gpu_hour * num_peers
+    usd = hours * plan.scenario.cost.gpu_hour * num_gpus
     if run.tokens is not None and hours == by_tokens:
         line = f"{run.tokens / 1e9:g} B tokens take at least {_hours(hours)} and {_usd(usd)} of GPU time"
     else:
-        line = f"{_hours(hours)} on {num_peers} GPUs cost {_usd(usd)}"
+        line = f"{_hours(hours)} on {num_gpus} GPUs cost {_usd(usd)}"
     return {"min_hours": hours, "min_gpu_usd": usd, "estimate_line": line}
 
 

@@ -2,14 +2,18 @@
 
 import csv
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
 FOLDER: Final = Path(__file__).resolve().parent.parent / "scenarios" / "delays"
 COLUMNS: Final = ["site", "other", "one_way_ms", "kind"]
+RATE_COLUMN: Final = "mbps"
+
 
 
 def tables() -> list[str]:
@@ -17,44 +21,61 @@ def tables() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.csv"))
 
 
-def one_way_delays(table: str, sites: Sequence[str]) -> NDArray[np.float64]:
+def one_way_delays(table: str, sites: Sequence[str]) -> Floats:
     """Return the one-way delays in seconds between sites, shape (sites, sites), symmetric.
 
     The diagonal is the delay between two peers of one site. ValueError for an unknown table or a pair not in it.
     """
+    return _matrix(table, sites, 0)
+
+
+def connection_rates(table: str, sites: Sequence[str]) -> Floats:
+    """Return what one connection can carry between sites, bit/s, shape (sites, sites); infinite where nothing is said.
+
+    ValueError for an unknown table or a pair not in it.
+    """
+    return _matrix(table, sites, 1)
+
+
+def _matrix(table: str, sites: Sequence[str], column: int) -> Floats:
     if table not in tables():
         raise ValueError(f"no delay table {table!r}; tables are {', '.join(tables())}")
-    delays = read(FOLDER / f"{table}.csv")
-    known = sorted({site for pair in delays for site in pair})
+    ways = read(FOLDER / f"{table}.csv")
+    known = sorted({site for pair in ways for site in pair})
     for site in sites:
         if site not in known:
             raise ValueError(f"no site {site!r} in delay table {table}; it has {', '.join(known)}")
     matrix = np.empty((len(sites), len(sites)))
     for i, site in enumerate(sites):
         for j, other in enumerate(sites):
-            if (site, other) not in delays:
+            if (site, other) not in ways:
                 raise ValueError(f"delay table {table} has no delay between {site} and {other}")
-            matrix[i, j] = delays[site, other]
+            matrix[i, j] = ways[site, other][column]
     return matrix
 
 
-def read(path: Path) -> dict[tuple[str, str], float]:
-    """Read a table: (site, other) -> one-way delay in seconds, both ways round; ValueError names a wrong line."""
-    delays: dict[tuple[str, str], float] = {}
+def read(path: Path) -> dict[tuple[str, str], tuple[float, float]]:
+    """Read a table: (site, other), both ways round, -> one-way delay in seconds and bit/s of one connection.
+
+    The rate is in a fifth column, in Mbit/s; a table without it, or an empty cell, says nothing of rates.
+    ValueError names a wrong line.
+    """
+    ways: dict[tuple[str, str], tuple[float, float]] = {}
     lines = path.read_text(encoding="utf-8").splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
-    rows = csv.reader(line for _, line in numbered)
-    for (number, _), row in zip(numbered, rows, strict=True):
+    columns = COLUMNS
+    for (number, _), row in zip(numbered, csv.reader(line for _, line in numbered), strict=True):
         if number == numbered[0][0]:
-            if row != COLUMNS:
-                raise ValueError(f"{path}:{number}: the first line must read {','.join(COLUMNS)}")
+            if row not in (COLUMNS, [*COLUMNS, RATE_COLUMN]):
+                raise ValueError(f"{path}:{number}: the first line must read {','.join(COLUMNS)}[,{RATE_COLUMN}]")
+            columns = row
             continue
         try:
-            site, other, one_way_ms, _kind = row
-            delay_s = float(one_way_ms) / 1e3
+            site, other, one_way_ms, _kind, mbps = [*row, *[""] * (len(columns) == len(COLUMNS))]
+            way = (float(one_way_ms) / 1e3, float(mbps) * 1e6 if mbps else inf)
         except ValueError:
-            raise ValueError(f"{path}:{number}: expected {','.join(COLUMNS)}, not {','.join(row)}") from None
-        if (site, other) in delays:
+            raise ValueError(f"{path}:{number}: expected {','.join(columns)}, not {','.join(row)}") from None
+        if (site, other) in ways:
             raise ValueError(f"{path}:{number}: {site} to {other} is given twice")
-        delays[site, other] = delays[other, site] = delay_s
-    return delays
+        ways[site, other] = ways[other, site] = way
+    return ways

@@ -97,7 +97,7 @@ def mfu_per_rate(result: RunResult, *, attention: bool = False) -> float:
     """MFU for one applied micro-batch per second, in the 6N convention, or with causal attention added."""
     plan = result.plan
     flops = plan.useful_flops_per_microbatch + (plan.attention_flops_per_microbatch if attention else 0.0)
-    return flops / (plan.gpu.peak * len(plan.peers))
+    return flops / plan.peak_flops
 
 
 def executed_flops(result: RunResult) -> float:

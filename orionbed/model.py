@@ -1,7 +1,8 @@
 """Transformer arithmetic: parameters, FLOPs, boundary bytes and memory, per layer and per stage.
 
-The block is the Llama-3 one: grouped-query attention without biases, a SwiGLU feed-forward of three matrices and two
-RMSNorms; embedding and head are separate unless tied. Every count here is exact integer arithmetic.
+A block is the Llama-3 one (grouped-query attention without biases, a SwiGLU feed-forward of three matrices and two
+RMSNorms) or the GPT one (biases everywhere, a GELU feed-forward of two matrices and two LayerNorms, learned positions);
+embedding and head are separate unless tied. Every count of parameters and FLOPs is exact integer arithmetic.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,12 @@ class Transformer(Protocol):
     def tied_embeddings(self) -> bool: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def block(self) -> str: ...
+    @property
+    def positions(self) -> int: ...
+    @property
+    def attention(self) -> str: ...
 
 
 def kv_width(model: Transformer) -> int:
@@ -41,32 +48,44 @@ def kv_width(model: Transformer) -> int:
 
 
 def layer_parameters(model: Transformer) -> int:
-    """Parameters of one block: q, k, v, o, three feed-forward matrices and two norms."""
+    """Parameters of one block: q, k, v, o, three feed-forward matrices and two norms; GPT has two, and biases."""
     attention = 2 * model.hidden**2 + 2 * model.hidden * kv_width(model)
-    feed_forward = 3 * model.hidden * model.ffn
-    return attention + feed_forward + 2 * model.hidden
+    if model.block == "gpt":
+        biases = 2 * model.hidden + 2 * kv_width(model) + model.ffn + model.hidden
+        return attention + 2 * model.hidden * model.ffn + biases + 2 * norm_parameters(model)
+    return attention + 3 * model.hidden * model.ffn + 2 * norm_parameters(model)
+
+
+def norm_parameters(model: Transformer) -> int:
+    """Parameters of one norm: a weight per value, and in a LayerNorm a bias."""
+    return 2 * model.hidden if model.block == "gpt" else model.hidden
 
 
 def embedding_parameters(model: Transformer) -> int:
-    """Parameters of the embedding table (the head has as many)."""
+    """Parameters of the table of tokens (the head has as many)."""
     return model.vocab * model.hidden
+
+
+def position_parameters(model: Transformer) -> int:
+    """Parameters of the table of learned positions, which stands beside that of tokens."""
+    return model.positions * model.hidden
 
 
 def num_parameters(model: Transformer) -> int:
     """All parameters of the model, without boundary encoders and decoders."""
-    tables = 1 if model.tied_embeddings else 2
-    return model.layers * layer_parameters(model) + tables * embedding_parameters(model) + model.hidden
+    tables = (1 if model.tied_embeddings else 2) * embedding_parameters(model) + position_parameters(model)
+    return model.layers * layer_parameters(model) + tables + norm_parameters(model)
 
 
 def stage_parameters(model: Transformer, split: Sequence[int]) -> list[int]:
     """Parameters of each stage for a split of layers.
 
-    The first stage holds the embedding, the last one the final norm and the head. A tied table is needed at both ends
+    The first stage holds the embeddings, the last one the final norm and the head. A tied table is needed at both ends
     of the pipeline, so with more than one stage it is counted on both.
     """
     counts = [num_layers * layer_parameters(model) for num_layers in split]
-    counts[0] += embedding_parameters(model)
-    counts[-1] += model.hidden
+    counts[0] += embedding_parameters(model) + position_parameters(model)
+    counts[-1] += norm_parameters(model)
     if not model.tied_embeddings or len(split) > 1:
         counts[-1] += embedding_parameters(model)
     return counts
@@ -144,38 +163,48 @@ class StageMemory:
         return self.states_bytes + self.in_flight_bytes + self.working_bytes
 
 
-def layer_activation_bytes(model: Transformer, tokens: int) -> int:
-    """Bytes one block keeps for its backward when nothing is recomputed, with a fused attention kernel.
+def layer_activation_bytes(
+    model: Transformer,
+    tokens: int,
+    *,
+    sequence: int = 0,
+    gpus: int = 1,
+    sequence_parallel: bool = False,
+    selective: bool = False,
+) -> int:
+    """Bytes one block keeps for its backward on each of the `gpus` GPUs it is cut over, without full recompute.
 
-    Kept per token: block input, two norm outputs, q, attention output, second residual (6 x hidden), k and v, and
-    gate, up and their product (3 x ffn).
+    Llama with a fused attention kernel keeps per token: block input, two norm outputs, q, attention output, second
+    residual (6 x hidden), k and v, and gate, up and their product (3 x ffn). GPT keeps what Korthikanti et al. 2022
+    (arXiv 2205.05198, section 4) count: in 16 bits and four times as wide inside, for s = `sequence`, a heads and t
+    GPUs, tokens x hidden x (10 + 24 / t + 5 a s / (hidden t)). The last term are the scores of unfused attention, which
+    `selective` recompute does not keep; fused attention never keeps them. Dropout masks are a byte per value.
     """
-    per_token = 6 * model.hidden + 2 * kv_width(model) + 3 * model.ffn
-    return tokens * per_token * BYTES_PER_VALUE[model.dtype]
+    width = BYTES_PER_VALUE[model.dtype]
+    # Block input, second residual and two norm outputs are whole on every GPU unless the sequence is cut as well.
+    whole = 4 * model.hidden * width
+    matrices = 3 if model.block == "llama" else 2
+    cut = (2 * model.hidden + 2 * kv_width(model) + matrices * model.ffn) * width
+    if model.block == "gpt":
+        whole += 2 * model.hidden
+    if model.attention == "unfused" and not selective:
+        # Outputs of softmax and dropout, and the mask between them.
+        cut += model.heads * sequence * (2 * width + 1)
+    if sequence_parallel:
+        return -(-tokens * (whole + cut) // gpus)
+    return tokens * whole - (-tokens * cut // gpus)
 
 
 LOSS_CHUNK_TOKENS = 1024  # IOTA computes the loss in chunks of 1024 tokens so that logits never exist whole
 
 
-def stage_memory(
-    model: Transformer,
-    tokens: int,
-    *,
-    num_layers: int,
-    parameters: int,
-    state_bytes_per_parameter: int,
-    in_flight: int,
-    input_bytes: int,
-    recompute: str,
-    is_last: bool,
-) -> StageMemory:
-    """Memory of one stage with `in_flight` micro-batches waiting for their backward.
+def logits_bytes(model: Transformer, tokens: int) -> int:
+    """Bytes of the logits of one micro-batch while its loss is computed.
 
-    With full recompute a waiting micro-batch costs only its (narrow) input; otherwise all its activations. The
-    working set is one micro-batch's activations, and at the last stage a chunk of logits and their gradients.
+    Llama as in IOTA: a chunk of logits, their fp32 copy and its gradient. GPT as in Megatron-LM: all logits and their
+    fp32 copy, which becomes the gradient.
     """
-    activations = num_layers * layer_activation_bytes(model, tokens)
-    kept = input_bytes if recompute == "full" else activations
-    waiting = 0 if is_last else in_flight * kept
-    logits = min(LOSS_CHUNK_TOKENS, tokens) * model.vocab * (BYTES_PER_VALUE[model.dtype] + 4 + 4) if is_last else 0
-    return StageMemory(parameters * state_bytes_per_parameter, waiting, activations + logits)
+    width = BYTES_PER_VALUE[model.dtype]
+    if model.block == "gpt":
+        return tokens * model.vocab * (width + 4)
+    return min(LOSS_CHUNK_TOKENS, tokens) * model.vocab * (width + 4 + 4)

@@ -1,35 +1,42 @@
 """From a scenario to a plan: stages, operations with their costs, peers placed on sites, memory. Plain data."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from orionbed import model as arithmetic
 from orionbed.bandwidth import Floats, draw_links
-from orionbed.compute import Cost, CostModel, Work
+from orionbed.compute import Cost, CostModel, peak_of
+from orionbed.hops import plan_hops
+from orionbed.memory import stage_memories, weight_gradient_share
 from orionbed.model import BYTES_PER_VALUE, StageMemory
+from orionbed.operations import Costs, chunk_costs, chunk_parameters, credit, stage_costs, times_of
 from orionbed.scenario import Distribution, GpuProfile, Scenario, gpu_profile
 from orionbed.schedule.actions import Kind
+from orionbed.schedule.build import build_order, chunks_per_stage, needs_split_backward
+from orionbed.schedule.order import Order, one_each
 from orionbed.streams import Streams
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage: its layers, its memory, and what each of its operations costs."""
+    """One stage: its layers, its memory, and what each of its operations costs on average over its chunks."""
 
     index: int
-    first_layer: int
     num_layers: int
     parameters: int
     weight_bytes: int
     memory: StageMemory
-    costs: dict[Kind, Cost]
+    costs: Costs
     useful_flops: dict[Kind, float]
+    num_chunks: int = 1
 
     @property
     def microbatch_s(self) -> float:
         """Seconds one micro-batch keeps a peer of this stage busy, without its share of optimizer steps."""
-        return sum(self.costs[kind].duration_s for kind in ("F", "B") if kind in self.costs)
+        kinds: tuple[Kind, ...] = ("F", "B") if "B" in self.costs else ("F", "I", "W")
+        return self.num_chunks * sum(self.costs[kind].duration_s for kind in kinds if kind in self.costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +55,19 @@ class PeerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a backend needs to run a scenario, resolved and drawn."""
+    """Everything a backend needs to run a scenario, resolved and drawn.
+
+    `split` and `chunk_costs` are by chunk of the model; a stage holds one chunk unless its schedule says otherwise.
+    `order` is the schedule of one step; none for the queue-driven one.
+    """
 
     scenario: Scenario
     gpu: GpuProfile
     tokens_per_microbatch: int
     num_parameters: int
     split: tuple[int, ...]
+    chunk_costs: tuple[Costs, ...]
+    order: Order | None
     stages: tuple[StagePlan, ...]
     peers: tuple[PeerPlan, ...]
     boundary_bytes: int
@@ -70,6 +83,35 @@ class Plan:
     def num_replicas(self) -> int:
         """Peers per stage."""
         return len(self.peers) // len(self.stages)
+
+    @property
+    def num_chunks(self) -> int:
+        """Pieces the model is cut into."""
+        return len(self.split)
+
+    @property
+    def layers_per_stage(self) -> list[int]:
+        """Layers of each stage, over all its chunks."""
+        return [stage.num_layers for stage in self.stages]
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all peers together."""
+        return self.scenario.peers.gpus * len(self.peers)
+
+    @property
+    def peak_flops(self) -> float:
+        """Peak FLOP/s of all GPUs of all peers in the model's number format."""
+        return peak_of(self.gpu, self.scenario.model.dtype) * self.num_gpus
+
+    @property
+    def microbatches_per_step(self) -> float:
+        """Micro-batches between two optimizer steps of a peer."""
+        schedule = self.scenario.pipeline.schedule
+        if schedule.kind == "queue":
+            return schedule.local_step_every
+        assert self.order is not None
+        return self.order.num_microbatches
 
     @property
     def useful_flops_per_microbatch(self) -> float:
@@ -90,144 +132,93 @@ class Plan:
 
 
 def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
-    """Resolve `scenario` into a plan; draws depend only on the scenario and the seed."""
+    """Resolve `scenario` into a plan; draws depend only on the scenario and the seed.
+
+    Raises:
+        ScheduleError: the schedule cannot be run.
+
+    """
     streams = Streams(scenario.run.seed if seed is None else seed)
     model, pipeline = scenario.model, scenario.pipeline
     gpu = gpu_profile(scenario.peers.gpu)
-    tokens = scenario.batch.sequence * scenario.batch.sequences
+    tokens = scenario.batch.tokens
     split = _split(scenario)
+    costs = CostModel(
+        gpu,
+        scenario.peers.efficiency,
+        scenario.peers.kernel_scale,
+        gpus=scenario.peers.gpus,
+        sequence_parallel=scenario.peers.sequence_parallel,
+        overlap_collectives=scenario.peers.overlap_collectives,
+        link_bytes_per_s=scenario.peers.gpu_link,
+    )
+    per_chunk = chunk_costs(scenario, costs, split, splits_backward=needs_split_backward(pipeline.schedule))
+    peers = tuple(_peers(scenario, streams))
+    boundary_bytes = arithmetic.boundary_bytes(tokens, model.hidden, model.dtype, pipeline.boundary)
+    order = None
+    if pipeline.schedule.kind != "queue":
+        hops = plan_hops(scenario.network, peers, tuple(scenario.peers.sites), boundary_bytes)
+        order = build_order(
+            pipeline.schedule, pipeline.stages, times_of(per_chunk), hops, weight_gradient_share(scenario)
+        )
     return Plan(
         scenario=scenario,
         gpu=gpu,
         tokens_per_microbatch=tokens,
         num_parameters=arithmetic.num_parameters(model),
         split=tuple(split),
-        stages=tuple(_stages(scenario, gpu, split, tokens)),
-        peers=tuple(_peers(scenario, streams)),
-        boundary_bytes=arithmetic.boundary_bytes(tokens, model.hidden, model.dtype, pipeline.boundary),
+        chunk_costs=tuple(per_chunk),
+        order=order,
+        stages=tuple(_stages(scenario, costs, split, per_chunk, order)),
+        peers=peers,
+        boundary_bytes=boundary_bytes,
         boundary_bytes_uncompressed=arithmetic.boundary_bytes(tokens, model.hidden, model.dtype, None),
         site_names=tuple(scenario.peers.sites),
     )
 
 
 def _split(scenario: Scenario) -> list[int]:
-    split = scenario.pipeline.split
-    if isinstance(split, str):
-        return arithmetic.balanced_split(scenario.model, scenario.pipeline.stages)
-    return list(split)
+    """Layers of each chunk."""
+    pipeline = scenario.pipeline
+    if isinstance(pipeline.split, str):
+        num_chunks = pipeline.stages * chunks_per_stage(pipeline.schedule)
+        return arithmetic.balanced_split(scenario.model, num_chunks)
+    return list(pipeline.split)
 
 
-@dataclass(frozen=True, slots=True)
-class _StageWork:
-    """What one stage computes per micro-batch, by purpose."""
-
-    model: Work
-    boundary: Work
-    attention: Work
-
-    def forward(self) -> Cost:
-        return Cost(
-            model_s=self.model.forward_s,
-            boundary_s=self.boundary.forward_s,
-            model_flops=self.model.forward_flops,
-            boundary_flops=self.boundary.forward_flops,
-        )
-
-    def backward(self) -> Cost:
-        return Cost(
-            model_s=self.model.backward_s,
-            boundary_s=self.boundary.backward_s,
-            model_flops=self.model.backward_flops,
-            boundary_flops=self.boundary.backward_flops,
-        )
-
-    def recompute(self, policy: str) -> Cost:
-        if policy == "none":
-            return Cost()
-        if policy == "selective":
-            return Cost(recompute_s=self.attention.forward_s, recompute_flops=self.attention.forward_flops)
-        return Cost(
-            recompute_s=self.model.forward_s,
-            boundary_s=self.boundary.forward_s,
-            recompute_flops=self.model.forward_flops,
-            boundary_flops=self.boundary.forward_flops,
-        )
-
-
-def _stages(scenario: Scenario, gpu: GpuProfile, split: list[int], tokens: int) -> list[StagePlan]:
-    costs = CostModel(gpu, scenario.peers.efficiency, scenario.peers.kernel_scale)
-    works = [_stage_work(scenario, costs, split, index, tokens) for index in range(len(split))]
-    total_model_flops = sum(w.model.forward_flops + w.model.backward_flops for w in works)
-    useful = 6.0 * arithmetic.num_parameters(scenario.model) * tokens
-    parameters = arithmetic.stage_parameters(scenario.model, split)
+def _stages(
+    scenario: Scenario, costs: CostModel, split: list[int], per_chunk: list[Costs], order: Order | None
+) -> list[StagePlan]:
+    stage_of = one_each(len(split)) if order is None else order.stage_of
+    parameters = chunk_parameters(scenario, split, stage_of)
+    memories = stage_memories(scenario, split, parameters, order)
+    credited = credit(per_chunk, 6.0 * arithmetic.num_parameters(scenario.model) * scenario.batch.tokens)
     stages = []
-    first_layer = 0
-    for index, (num_layers, work) in enumerate(zip(split, works, strict=True)):
-        operations = _operations(scenario, costs, work, parameters[index], is_last=index == len(split) - 1)
+    for index in range(scenario.pipeline.stages):
+        mine = [chunk for chunk, holder in enumerate(stage_of) if holder == index]
+        state_bytes = scenario.model.optimizer.state_bytes_per_parameter
+        step = Cost(optimizer_s=costs.optimizer_step_s(parameters[index], scenario.model.dtype, state_bytes))
         stages.append(
             StagePlan(
                 index=index,
-                first_layer=first_layer,
-                num_layers=num_layers,
+                num_layers=sum(split[chunk] for chunk in mine),
                 parameters=parameters[index],
                 weight_bytes=parameters[index] * BYTES_PER_VALUE[scenario.model.dtype],
-                memory=_memory(scenario, split, index, parameters[index], tokens),
-                costs=operations,
-                # 6N also credits the embedding, which executes nothing, so the credit is spread over executed FLOPs.
-                useful_flops={k: useful * c.model_flops / total_model_flops for k, c in operations.items()},
+                memory=memories[index],
+                costs=stage_costs(per_chunk, stage_of, index, step),
+                useful_flops=_total(credited[chunk] for chunk in mine) | {"STEP": 0.0},
+                num_chunks=len(mine),
             )
         )
-        first_layer += num_layers
     return stages
 
 
-def _stage_work(scenario: Scenario, costs: CostModel, split: list[int], index: int, tokens: int) -> _StageWork:
-    model, boundary = scenario.model, scenario.pipeline.boundary
-    is_first, is_last = index == 0, index == len(split) - 1
-    work = costs.layer(model, tokens, scenario.batch.sequence).times(split[index])
-    if is_first:
-        work += costs.embedding(model, tokens)
-    if is_last:
-        work += costs.head(model, tokens)
-    narrowing = Work()
-    if boundary.kind in {"resbm", "bottleneck", "subspace"}:
-        narrowing = costs.narrowing(model, tokens, boundary.width).times((not is_first) + (not is_last))
-    attention = costs.attention_core(model, tokens, scenario.batch.sequence).times(split[index])
-    return _StageWork(work, narrowing, attention)
-
-
-def _operations(
-    scenario: Scenario, costs: CostModel, work: _StageWork, parameters: int, *, is_last: bool
-) -> dict[Kind, Cost]:
-    schedule = scenario.pipeline.schedule
-    overhead = Cost(model_s=scenario.peers.overhead)
-    step = Cost(optimizer_s=costs.optimizer_step_s(parameters, scenario.model.dtype))
-    if schedule.kind == "queue" and is_last:
-        return {"B": work.forward() + work.backward() + overhead, "STEP": step}
-    backward = work.recompute(schedule.recompute) + work.backward() + overhead
-    return {"F": work.forward() + overhead, "B": backward, "STEP": step}
-
-
-def _memory(scenario: Scenario, split: list[int], index: int, parameters: int, tokens: int) -> StageMemory:
-    model, schedule, num_stages = scenario.model, scenario.pipeline.schedule, len(split)
-    if schedule.kind == "queue":
-        # A window that sizes itself is as deep as forwards fit into one round trip; at most about four per stage.
-        in_flight = 4 * num_stages if isinstance(schedule.window, str) else schedule.window
-    elif schedule.kind == "gpipe":
-        in_flight = schedule.microbatches
-    else:
-        in_flight = min(schedule.microbatches, num_stages - index)
-    return arithmetic.stage_memory(
-        model,
-        tokens,
-        num_layers=split[index],
-        parameters=parameters,
-        state_bytes_per_parameter=model.optimizer.state_bytes_per_parameter,
-        in_flight=in_flight,
-        input_bytes=arithmetic.boundary_bytes(tokens, model.hidden, model.dtype, scenario.pipeline.boundary),
-        recompute=schedule.recompute,
-        is_last=schedule.kind == "queue" and index == num_stages - 1,
-    )
+def _total(by_kind: Iterable[dict[Kind, float]]) -> dict[Kind, float]:
+    total: dict[Kind, float] = {}
+    for one in by_kind:
+        for kind, value in one.items():
+            total[kind] = total.get(kind, 0.0) + value
+    return total
 
 
 def _peers(scenario: Scenario, streams: Streams) -> list[PeerPlan]:

@@ -61,6 +61,7 @@ def summarise(result: RunResult, baseline: Baseline | None, *, git: str, started
         "waterfall": waterfall.waterfall(seconds),
         "microbatches": result.ledger.counts(),
         "merges": _merges(result),
+        "syncs": _syncs(result),
         "network": _network(result),
         "churn": _churn(result, seconds.sum(axis=0)),
         "faults": result.faults,
@@ -107,8 +108,10 @@ def layout_block(plan: Plan) -> Summary:
         "num_replicas": plan.num_replicas,
         "num_peers": len(plan.peers),
         "gpu": plan.gpu.name,
-        "peak_flops": plan.gpu.peak,
-        "layers_per_stage": list(plan.split),
+        "gpus_per_peer": plan.scenario.peers.gpus,
+        "peak_flops": plan.peak_flops / plan.num_gpus,
+        "layers_per_stage": plan.layers_per_stage,
+        "layers_per_chunk": list(plan.split),
         "parameters_per_stage": [stage.parameters for stage in plan.stages],
         # Weights, gradients and moments; the peak adds activations in flight and one micro-batch's working set.
         "memory_bytes_per_stage": [m.states_bytes for m in memory],
@@ -145,7 +148,7 @@ def _mfu_blocks(result: RunResult, rates: Rates) -> Summary:
 
 def _datacenter(plan: Plan, rates: Rates, baseline: Baseline | None) -> Summary:
     ours = rates.wall_clock * plan.tokens_per_microbatch
-    mfu = ours * 6.0 * plan.num_parameters / (plan.gpu.peak * len(plan.peers))
+    mfu = ours * 6.0 * plan.num_parameters / plan.peak_flops
     published = [
         {"name": name, "mfu": entry.mfu, "source": entry.source, "relative_speed": mfu / entry.mfu}
         for name, entry in plan.scenario.datacenter.published.items()
@@ -175,6 +178,16 @@ def _merges(result: RunResult) -> Summary:
     }
 
 
+def _syncs(result: RunResult) -> Summary:
+    """Exchanges of gradients between replicas; one is one piece of one stage."""
+    count = result.num_syncs
+    return {
+        "count": count,
+        "mean_s": result.syncing_s / count if count else 0.0,
+        "bytes_per_peer_and_step": result.bytes_sync / (len(result.plan.peers) * max(1, result.num_steps)),
+    }
+
+
 def _network(result: RunResult) -> Summary:
     duration = max(result.duration_s, 1e-9)
     capacity = sum(peer.uplink_bps for peer in result.plan.peers) / 8.0 * duration
@@ -182,6 +195,7 @@ def _network(result: RunResult) -> Summary:
         "bytes_total": float(result.bytes_up.sum()),
         "bytes_boundary": result.bytes_boundary,
         "bytes_merge": result.bytes_merge_up + result.bytes_merge_down,
+        "bytes_sync": result.bytes_sync,
         "bytes_storage_read": result.bytes_storage_read,
         "mean_uplink_utilisation": float(result.bytes_up.sum()) / capacity,
     }

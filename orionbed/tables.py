@@ -114,7 +114,8 @@ def peers(result: RunResult) -> list[Row]:
                 "downlink_bps": peer.downlink_bps,
                 "speed": peer.speed,
                 "busy_s": float(sum(work[peer.index] for work in result.work_s.values())),
-                "microbatches": int(result.num_done["B"][peer.index]),
+                "microbatches": int(result.num_done["B"][peer.index] + result.num_done["W"][peer.index])
+                // result.plan.stages[peer.stage].num_chunks,
                 "bytes_up": sent,
                 "bytes_down": float(result.bytes_down[peer.index]),
                 "utilisation_up": sent * 8.0 / (peer.uplink_bps * duration),

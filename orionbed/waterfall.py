@@ -66,7 +66,7 @@ def _useful_seconds(result: RunResult, kind: Kind, applied_s: Floats) -> Floats:
     stages = np.array([peer.stage for peer in plan.peers])
     for stage in plan.stages:
         members = stages == stage.index
-        credited_s = result.ledger.applied * stage.useful_flops.get(kind, 0.0) / plan.gpu.peak
+        credited_s = result.ledger.applied * stage.useful_flops.get(kind, 0.0) / (plan.peak_flops / len(plan.peers))
         total = done[members].sum()
         if total > 0.0:
             useful[members] = credited_s * done[members] / total
@@ -75,8 +75,7 @@ def _useful_seconds(result: RunResult, kind: Kind, applied_s: Floats) -> Floats:
 
 def busy_s_per_microbatch(plan: Plan) -> Floats:
     """Seconds one micro-batch keeps each stage busy, with its share of optimizer steps, shape (stages,)."""
-    schedule = plan.scenario.pipeline.schedule
-    every = schedule.local_step_every if schedule.kind == "queue" else schedule.microbatches
+    every = plan.microbatches_per_step
     return np.array([stage.microbatch_s + stage.costs["STEP"].duration_s / every for stage in plan.stages])
 
 
@@ -109,7 +108,8 @@ def _split_off_imbalance(seconds: Floats, result: RunResult) -> Floats:
     columns = np.array(_IDLE)
     for stage in range(plan.num_stages):
         members = np.flatnonzero(stages == stage)
-        structural = float(result.num_done["B"][members].sum()) * (busy.max() - busy[stage])
+        finished = sum(float(result.num_done[kind][members].sum()) for kind in ("B", "W"))
+        structural = finished / plan.stages[stage].num_chunks * (busy.max() - busy[stage])
         idle = seconds[np.ix_(members, columns)]
         total = float(idle.sum())
         if total <= 0.0 or structural <= 0.0:

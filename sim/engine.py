@@ -22,10 +22,11 @@ from sim.peer import SimPeer, Status
 from sim.peers import make_peers
 from sim.recording import Recording
 from sim.status import StatusBoard
+from sim.syncing import Syncing
 from sim.transfer import Transfer
 
-# kind, micro-batch (the policy's number), sender, receiver, sent at
-Message = tuple[str, int, SimPeer, SimPeer, float]
+# kind, micro-batch (the policy's number), chunk it is for, sender, receiver, sent at
+Message = tuple[str, int, int, SimPeer, SimPeer, float]
 
 CAUSE_OF_STATUS: dict[Status, int] = {
     "startup": tracing.CAUSE_STARTUP,
@@ -44,7 +45,7 @@ class Engine:
         self.clock = clock
         self.network = network
         self.streams = streams
-        self.ledger = Ledger(plan.num_stages)
+        self.ledger = Ledger(plan.num_chunks)
         self.applied_s = array("d")
         self.target_applied: int | None = None
         self.in_training = False
@@ -59,6 +60,8 @@ class Engine:
         self._jitter_sd = plan.scenario.peers.jitter
         self._boundary_bytes = float(plan.boundary_bytes)
         self._last_stage = plan.num_stages - 1
+        sync = plan.scenario.sync
+        self.syncing = None if isinstance(sync, str) else Syncing(self, sync)
 
     def _set_up_schedule(self) -> None:
         schedule = self.plan.scenario.pipeline.schedule
@@ -97,6 +100,8 @@ class Engine:
     def _release_if_complete(self, replica: int) -> None:
         members = [p for p in self.peers if p.replica == replica]
         if all(p.status == "training" for p in members):
+            if self.syncing is not None:
+                self.syncing.joined(replica)
             for peer in members:
                 self._charge_idle(peer, self.clock.now)
                 self._look(peer, self.clock.now, 0.0)
@@ -114,7 +119,9 @@ class Engine:
             return
         peer.idle = True
         peer.ready_s = -1.0
-        by_window = peer.policy.waiting is Waiting.WINDOW
+        waiting = peer.policy.waiting
+        by_window = waiting is Waiting.WINDOW
+        peer.idle_by_sync = waiting is Waiting.SYNC
         peer.idle_by_window = by_window
         peer.poll_s = self._poll_full_s if by_window else self._poll_empty_s
         if peer.stage == 0:
@@ -129,15 +136,17 @@ class Engine:
         if peer.idle:
             self._charge_idle(peer, start_s)
         kind = action.kind
-        if peer.numbering is not None and kind == "F" and peer.stage == 0:
+        if peer.numbering is not None and kind == "F" and action.chunk == 0:
             peer.numbering[action.microbatch] = self.ledger.create()
-        duration = peer.durations[kind]
+        duration = peer.durations[action.chunk][kind]
         if self._jitter is not None:
             duration *= max(0.05, 1.0 + self._jitter_sd * self._jitter())
         peer.waiting_for_first = False
         peer.action = action
         peer.action_s = start_s
         peer.running = self.clock.call_at(start_s + duration, self._finish, peer)
+        if self.syncing is not None:
+            self.syncing.begun(peer, action, start_s, duration)
 
     def _charge_idle(self, peer: SimPeer, until_s: float) -> None:
         """End the peer's idle time and account for it."""
@@ -170,13 +179,38 @@ class Engine:
             number = action.microbatch
             record = self.ledger.open[number if peer.numbering is None else peer.numbering[number]]
             record.spent.append((peer.index, kind, duration))
-            if kind == "F":
+            if peer.numbering is not None:
+                self._finish_fixed(peer, action, record)
+            elif kind == "F":
                 if peer.stage < self._last_stage:
                     record.slots.append((peer.index, now))
                     self._send_forward(peer, number, record)
             else:
                 self._send_backward(peer, action, record)
         self._look(peer, now, self._poll_loop_s)
+
+    def _finish_fixed(self, peer: SimPeer, action: Action, record: MicrobatchRecord) -> None:
+        """Hand on the result of an operation of a schedule with a fixed batch; that of a pair when both are through."""
+        if peer.policy.opens_pair(action):
+            peer.held_back = action
+            return
+        held, peer.held_back = peer.held_back, None
+        if held is not None:
+            self._hand_on(peer, held)
+        self._hand_on(peer, action)
+        if action.kind in {"B", "W"}:
+            record.num_applied += 1
+            if record.num_applied == self.plan.num_chunks:
+                self._apply(peer, action.microbatch)
+        if self.syncing is not None:
+            self.syncing.finished(peer)
+
+    def _hand_on(self, peer: SimPeer, action: Action) -> None:
+        target = peer.policy.route(action, None)
+        if target is not None:
+            forward = action.kind == "F"
+            chunk = action.chunk + 1 if forward else action.chunk - 1
+            self._send("F" if forward else "B", action.microbatch, chunk, peer, self.peers[target])
 
     def _send_forward(self, peer: SimPeer, number: int, record: MicrobatchRecord) -> None:
         target = peer.policy.route(Action("F", peer.stage, number), self.status.views[peer.stage + 1])
@@ -185,7 +219,7 @@ class Engine:
             record.attempts += 1
             self.clock.call_in(self._connect_timeout_s, self._resend, (peer, number))
             return
-        self._send("F", number, peer, self.peers[target])
+        self._send("F", number, 0, peer, self.peers[target])
 
     def _resend(self, what: tuple[SimPeer, int]) -> None:
         peer, number = what
@@ -209,7 +243,7 @@ class Engine:
         elif self.peers[target].status != "training" or not self.peers[target].policy.holds(number):
             self.drop(peer, number, "way back lost")
         else:
-            self._send("B", number, peer, self.peers[target])
+            self._send("B", number, 0, peer, self.peers[target])
 
     def _apply(self, peer: SimPeer, number: int) -> None:
         self.ledger.apply(self._ledger_number(peer, number))
@@ -224,23 +258,30 @@ class Engine:
 
     # ---------------------------------------------------------------- messages
 
-    def _send(self, kind: str, number: int, peer: SimPeer, target: SimPeer) -> None:
-        self.bytes_boundary += self._boundary_bytes
-        message = (kind, number, peer, target, self.clock.now)
+    def _send(self, kind: str, number: int, chunk: int, peer: SimPeer, target: SimPeer) -> None:
+        if peer is not target:
+            self.bytes_boundary += self._boundary_bytes
+        message = (kind, number, chunk, peer, target, self.clock.now)
         self.network.send(peer.index, target.index, self._boundary_bytes, self._arrive, message)
 
     def _arrive(self, message: Message) -> None:
-        kind, number, source, peer, sent_s = message
+        kind, number, chunk, source, peer, sent_s = message
         now = self.clock.now
-        if self.recording.active:
+        if self.recording.active and peer is not source:
             self.recording.message(source, peer, number, self._boundary_bytes, (sent_s, now))
         if kind == "B" and not peer.policy.holds(number):
             self.drop(peer, number, "way back lost")
             return
         policy = peer.policy
-        policy.on_message(kind, number, source.index)
+        policy.on_message(kind, number, source.index, chunk)
         if peer.idle and peer.wake is None and policy.ready():
             self._wake_soon(peer, now, sent_s)
+
+    def synced(self, peer: SimPeer, step: int, began_s: float) -> None:
+        """The replicas of `peer`'s stage have agreed on the gradients of `step`; the exchange began at `began_s`."""
+        peer.policy.on_message("SYNC", step, -1)
+        if peer.idle and peer.wake is None and peer.policy.ready():
+            self._wake_soon(peer, self.clock.now, began_s)
 
     def _wake_soon(self, peer: SimPeer, now: float, sent_s: float) -> None:
         """Start the idle peer at the next tick of its polling."""
@@ -314,7 +355,7 @@ class Engine:
             self.drop(peer, number, "peer lost")
         peer.policy.restart()
         for transfer in cut_off:
-            kind, number, source, _, _ = transfer.arg
+            kind, number, _, source, _, _ = transfer.arg
             if kind == "F" and source is not peer:
                 self.ledger.open[number].attempts += 1
                 self.clock.call_in(self._connect_timeout_s, self._resend, (source, number))
@@ -340,11 +381,14 @@ class Engine:
         for peer in members:
             if peer.status == "training":
                 self._hold(peer)
+        if self.syncing is not None:
+            self.syncing.lost(lost.replica)
 
     def _next_static_step(self, peers: list[SimPeer]) -> None:
-        """Reset the peers of static schedules to the start of one and the same new step."""
-        next_step = 1 + max(p.policy.num_steps for p in peers)
+        """Reset the peers of fixed schedules to the start of one and the same new step."""
+        next_step = 1 + max(p.policy.num_steps for p in (peers if self.syncing is None else self.peers))
         for peer in peers:
+            peer.held_back = None
             peer.policy.reset()
             peer.policy.num_steps = next_step
 
@@ -363,6 +407,8 @@ class Engine:
                 peer.numbering.clear()
         if not self.is_queue_driven:
             self._next_static_step(self.peers)
+        if self.syncing is not None:
+            self.syncing.reset()
 
     def close(self) -> None:
         """Account for every peer's time up to now. What still runs is unfinished: the pipeline ends filled."""

@@ -23,7 +23,7 @@ class PeerLinks:
     `uplink` and `downlink` (n,) are payload rates in bytes/s; `site` (n,) the index of each peer's site; `one_way_s`
     (m, m) delays between sites, with the delay inside a site on the diagonal. `profile(peer, "up" | "down")` gives a
     link's capacity over time, or None where it stays as drawn. Shared caps are in bytes/s: per site, and per ordered
-    pair of sites (`wan`); infinite means that there is none.
+    pair of sites (`wan`); infinite means that there is none. `per_connection` (m, m) bounds each connection by itself.
     """
 
     uplink: Floats
@@ -34,6 +34,7 @@ class PeerLinks:
     site_uplink: float = inf
     site_downlink: float = inf
     wan: float = inf
+    per_connection: Floats | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and ranges; ValueError."""

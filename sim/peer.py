@@ -26,7 +26,9 @@ class SimPeer:
         "blocked_share",
         "cause_s",
         "durations",
+        "held_back",
         "idle",
+        "idle_by_sync",
         "idle_by_window",
         "index",
         "is_blocked_source",
@@ -42,20 +44,23 @@ class SimPeer:
         "running",
         "stage",
         "status",
+        "sync_compute_s",
         "thrown_s",
         "waiting_for_first",
         "wake",
         "work_s",
     )
 
-    def __init__(self, plan: PeerPlan, policy: Policy, durations: dict[Kind, float]) -> None:
+    def __init__(self, plan: PeerPlan, policy: Policy, durations: dict[int, dict[Kind, float]]) -> None:
         self.plan = plan
         self.index = plan.index
         self.name = plan.name
         self.stage = plan.stage
         self.replica = plan.replica
         self.policy = policy
+        # Seconds of each kind of operation, by chunk.
         self.durations = durations
+        self.held_back: Action | None = None
         # Static schedules number micro-batches per replica; the ledger numbers them per run.
         self.numbering: dict[int, int] | None = None
         self.status: Status = "startup"
@@ -66,6 +71,8 @@ class SimPeer:
         self.wake: Call | None = None
         self.poll_s = 0.0
         self.idle_by_window = False
+        self.idle_by_sync = False
+        self.sync_compute_s = 0.0
         self.blocked_share = 0.0
         self.is_blocked_source = False
         self.ready_s = -1.0
@@ -101,6 +108,8 @@ class SimPeer:
             cause_s[cause] += ready_s - started_s
             return cause
         sent_s = min(ready_s, max(started_s, self.ready_sent_s)) if has_message else ready_s
+        if self.idle_by_sync:
+            return self._charge_sync(started_s, sent_s, ready_s)
         by_window_s = (sent_s - started_s) * self.blocked_share
         cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s
         cause_s[tracing.CAUSE_WINDOW] += by_window_s
@@ -108,3 +117,11 @@ class SimPeer:
         if ready_s - sent_s > sent_s - started_s:
             return tracing.CAUSE_TRANSFER
         return tracing.CAUSE_WINDOW if self.blocked_share > MOSTLY else tracing.CAUSE_UPSTREAM
+
+    def _charge_sync(self, started_s: float, began_s: float, ready_s: float) -> int:
+        """Split the wait for the other replicas: until all of them had finished, the exchange, and its computation."""
+        compute_s = min(self.sync_compute_s, ready_s - began_s)
+        self.cause_s[tracing.CAUSE_MERGE_WAIT] += began_s - started_s
+        self.cause_s[tracing.CAUSE_MERGE_COMPUTE] += compute_s
+        self.cause_s[tracing.CAUSE_MERGE_TRANSFER] += ready_s - began_s - compute_s
+        return tracing.CAUSE_MERGE_TRANSFER if ready_s - began_s > began_s - started_s else tracing.CAUSE_MERGE_WAIT

@@ -4,24 +4,31 @@ from collections.abc import Callable
 
 from orionbed.plan import Plan
 from orionbed.schedule.actions import Kind
+from orionbed.schedule.build import make_fixed_policy
 from orionbed.schedule.policy import Policy
 from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from orionbed.schedule.routers import make_router
-from orionbed.schedule.static import SCHEDULES, StaticPolicy
 from orionbed.streams import Block, Streams
 from sim.peer import SimPeer
 
 
 def make_peers(plan: Plan, streams: Streams, source: Callable[[], int]) -> list[SimPeer]:
     """Return the peers in the plan's order; `source` makes a new micro-batch."""
-    make_policy = _queue_driven if plan.scenario.pipeline.schedule.kind == "queue" else _static
-    policies = make_policy(plan, streams, source)
+    is_queue = plan.order is None
+    policies = (_queue_driven if is_queue else _fixed)(plan, streams, source)
+    stage_of = range(plan.num_stages) if plan.order is None else plan.order.stage_of
     peers = []
     for peer_plan, policy in zip(plan.peers, policies, strict=True):
-        costs = plan.stages[peer_plan.stage].costs
-        durations: dict[Kind, float] = {kind: cost.duration_s / peer_plan.speed for kind, cost in costs.items()}
+        mine = [chunk for chunk, stage in enumerate(stage_of) if stage == peer_plan.stage]
+        step = plan.stages[peer_plan.stage].costs["STEP"]
+        durations: dict[int, dict[Kind, float]] = {
+            chunk: {
+                kind: cost.duration_s / peer_plan.speed for kind, cost in (plan.chunk_costs[chunk] | {"STEP": step}).items()
+            }
+            for chunk in mine
+        }
         peers.append(SimPeer(peer_plan, policy, durations))
-    if plan.scenario.pipeline.schedule.kind != "queue":
+    if not is_queue:
         numberings: list[dict[int, int]] = [{} for _ in range(plan.num_replicas)]
         for peer in peers:
             peer.numbering = numberings[peer.replica]
@@ -46,16 +53,15 @@ def _queue_driven(plan: Plan, streams: Streams, source: Callable[[], int]) -> li
     ]
 
 
-def _static(plan: Plan, streams: Streams, source: Callable[[], int]) -> list[Policy]:  # noqa: ARG001
+def _fixed(plan: Plan, streams: Streams, source: Callable[[], int]) -> list[Policy]:  # noqa: ARG001
     schedule = plan.scenario.pipeline.schedule
     assert schedule.kind != "queue"
-    lists = SCHEDULES[schedule.kind](plan.num_stages, schedule.microbatches)
-    last, replicas = plan.num_stages - 1, plan.num_replicas
+    assert plan.order is not None
+    pipelines = [
+        [stage * plan.num_replicas + replica for stage in range(plan.num_stages)] for replica in range(plan.num_replicas)
+    ]
+    waits = not isinstance(plan.scenario.sync, str)
     return [
-        StaticPolicy(
-            lists[peer.stage],
-            forward_peer=None if peer.stage == last else peer.index + replicas,
-            backward_peer=None if peer.stage == 0 else peer.index - replicas,
-        )
+        make_fixed_policy(schedule, plan.order, peer.stage, pipelines[peer.replica], waits_for_sync=waits)
         for peer in plan.peers
     ]

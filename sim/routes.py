@@ -38,6 +38,8 @@ class Routes:
             route = self._peer_route(source, target)
             delay_s = float(links.one_way_s[links.site[source], links.site[target]])
         ceiling = self._transport.ceiling(2.0 * delay_s, streams)
+        if links.per_connection is not None and self._store not in {source, target}:
+            ceiling = min(ceiling, float(links.per_connection[links.site[source], links.site[target]]))
         return Connection(source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams)
 
     def _peer_route(self, source: int, target: int) -> tuple[Resource, ...]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from orionbed import geography
-from orionbed.bandwidth import GOODPUT_SHARE_OF_L2, PRESETS, varying_links
+from orionbed.bandwidth import PRESETS, varying_links
 from orionbed.bandwidth_trace import read_trace, replay
+from orionbed.hops import bytes_per_s_per_bps, connection_rates, one_way_delays
 from orionbed.plan import Plan
 from orionbed.scenario.network import Network as NetworkBlock
 from orionbed.streams import Streams
@@ -21,7 +21,7 @@ from sim.network import Network
 def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
     """Return the network of `plan`, its links as the plan drew them."""
     block = plan.scenario.network
-    factor = _bytes_per_s(block)
+    factor = bytes_per_s_per_bps(block)
     uplink = np.array([peer.uplink_bps for peer in plan.peers]) * factor
     downlink = np.array([peer.downlink_bps for peer in plan.peers]) * factor
     links = PeerLinks(
@@ -33,6 +33,7 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
         site_uplink=_cap(block.site_uplink, factor),
         site_downlink=_cap(block.site_downlink, factor),
         wan=_cap(block.wan, factor),
+        per_connection=connection_rates(block, plan.site_names) * factor,
     )
     return Network(
         clock,
@@ -44,20 +45,8 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
     )
 
 
-def _bytes_per_s(block: NetworkBlock) -> float:
-    """Payload bytes/s per bit/s of the scenario's rates."""
-    return (GOODPUT_SHARE_OF_L2 if block.rate_is == "l2" else 1.0) / 8.0
-
-
 def _cap(rate_bps: float | None, factor: float) -> float:
     return inf if rate_bps is None else rate_bps * factor
-
-
-def one_way_delays(block: NetworkBlock, site_names: tuple[str, ...]) -> Floats:
-    """Return the one-way delays in seconds between sites, shape (sites, sites)."""
-    if isinstance(block.delay, str):
-        return geography.one_way_delays(block.delay, site_names)
-    return np.full((len(site_names), len(site_names)), block.delay)
 
 
 def _transport(block: NetworkBlock) -> Transport:
@@ -88,5 +77,5 @@ def _profiles(
         variability = PRESETS[kind]
         return None if variability is None else varying_links(variability, uplink, downlink, streams)
     trace = read_trace(Path(kind))
-    factor = _bytes_per_s(plan.scenario.network)
+    factor = bytes_per_s_per_bps(plan.scenario.network)
     return lambda peer, direction: replay(trace, plan.peers[peer].name, direction, factor)

@@ -41,7 +41,7 @@ class Console:
     def run(self, plan: Plan, identity: object) -> Iterator[Callable[[Any], None]]:
         """Show the progress of one run: simulated time, tokens and MFU so far."""
         self.line(f"run {identity}")
-        per_rate = plan.useful_flops_per_microbatch / (plan.gpu.peak * len(plan.peers))
+        per_rate = plan.useful_flops_per_microbatch / plan.peak_flops
 
         def text(state: Any) -> str:
             tokens = state.applied * plan.tokens_per_microbatch

@@ -37,17 +37,55 @@ def check(sections: Sections) -> Iterator[Issue]:
 
 def _split(sections: Sections) -> Iterator[Issue]:
     layers, pipeline = sections["model"].layers, sections["pipeline"]
-    split, stages, loc = pipeline.split, pipeline.stages, ("pipeline", "split")
+    split, loc = pipeline.split, ("pipeline", "split")
+    per_stage = _chunks_per_stage(pipeline.schedule)
+    if per_stage is None:
+        return  # a schedule file that cannot be read; said elsewhere
+    pieces, of, each = pipeline.stages * per_stage, "stages", "stage"
+    if per_stage > 1:
+        of, each = f"pieces ({per_stage} on each of {pipeline.stages} stages)", "piece"
     if split == "balanced":
-        if stages > layers:
-            yield Issue(("pipeline", "stages"), f"{stages} stages for {layers} layers; give every stage a layer")
+        if pieces > layers:
+            yield Issue(("pipeline", "stages"), f"{pieces} {of} for {layers} layers; give every {each} a layer")
         return
-    if len(split) != stages:
-        yield Issue(loc, f"has {len(split)} entries for {stages} stages; give one number of layers per stage")
+    if len(split) != pieces:
+        yield Issue(loc, f"has {len(split)} entries for {pieces} {of}; give one number of layers per {each}")
     if sum(split) != layers:
         difference = layers - sum(split)
         verb = "add" if difference > 0 else "remove"
         yield Issue(loc, f"adds up to {sum(split)} layers, but the model has {layers}; {verb} {abs(difference)}")
+
+
+def _chunks_per_stage(schedule: Any) -> int | None:
+    from orionbed.schedule.build import chunks_per_stage
+
+    try:
+        return chunks_per_stage(schedule)
+    except (OSError, ValueError):
+        return None
+
+
+def _schedule_file(sections: Sections) -> Iterator[Issue]:
+    pipeline = sections["pipeline"]
+    schedule, loc = pipeline.schedule, ("pipeline", "schedule", "file")
+    if schedule.kind != "csv":
+        return
+    from orionbed.schedule.text import read_csv
+
+    try:
+        order = read_csv(Path(schedule.file))
+    except (OSError, ValueError) as error:
+        yield Issue(loc, f"is no schedule: {error}")
+        return
+    if order.num_stages != pipeline.stages:
+        yield Issue(loc, f"lists {order.num_stages} stages, but pipeline.stages is {pipeline.stages}; make them agree")
+
+
+def _sync(sections: Sections) -> Iterator[Issue]:
+    sync, schedule = sections["sync"], sections["pipeline"].schedule
+    if sync != "none" and schedule.kind == "queue":
+        text = "needs a schedule with a fixed batch per step; a queue-driven one averages by `merge`; write sync: none"
+        yield Issue(("sync",), text, at_key=True)
 
 
 def _boundary(sections: Sections) -> Iterator[Issue]:
@@ -170,6 +208,8 @@ def _existing(sections: Sections, where: str, key: str) -> Iterator[Issue]:
 
 _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]], ...]] = (
     (("model", "pipeline"), _split),
+    (("pipeline",), _schedule_file),
+    (("pipeline", "sync"), _sync),
     (("model", "pipeline"), _boundary),
     (("pipeline", "peers"), _sites),
     (("peers",), _names),

@@ -46,6 +46,9 @@ class GpuProfile(Block):
     name: str = Field(pattern=NAME_PATTERN, description="Name of the profile, as in `peers.gpu`.")
     title: str = Field(default="", description="Full name for the report (default empty).")
     peak: Annotated[FlopRate, Field(gt=0)] = Field(description="Dense bf16 matrix-multiply peak, like 312 TFLOP/s.")
+    peak_fp32: Annotated[FlopRate, Field(gt=0)] | None = Field(
+        default=None, description="Matrix-multiply peak in fp32, like 19.5 TFLOP/s (default null: as `peak`)."
+    )
     memory: Annotated[DataSize, Field(gt=0)] = Field(description="Memory, like 80 GB.")
     memory_bandwidth: Annotated[ByteRate, Field(gt=0)] = Field(description="Memory bandwidth, like 2039 GB/s.")
     memory_efficiency: _Efficiency = Field(description="Share of the memory bandwidth that simple kernels reach.")
@@ -55,6 +58,16 @@ class GpuProfile(Block):
         description="Efficiencies by smallest dimension, rising; in between interpolated in its logarithm.",
     )
     attention: AttentionEfficiency = Field(description="Share of peak of the fused attention kernel.")
+    link: Annotated[ByteRate, Field(gt=0)] | None = Field(
+        default=None,
+        description="Rate to the other GPUs of the node, one direction, like 300 GB/s (default null: not connected).",
+    )
+    link_efficiency: _Efficiency = Field(
+        default=0.75, description="Share of `link` that large collectives reach (default 0.75)."
+    )
+    link_delay: Duration = Field(
+        default=20e-6, description="Time that a collective takes besides moving its bytes (default 20 us)."
+    )
     provenance: dict[str, str] = Field(default={}, description="Dotted key -> `kind: source`, as in a scenario.")
 
 

@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from orionbed.scenario.distributions import Constant, NumberDist
-from orionbed.scenario.fields import Block, Count, Duration, Fraction, Listed, Loc, NotNegative, Positive, conflicts
+from orionbed.scenario.fields import (
+    Block,
+    ByteRate,
+    Count,
+    Duration,
+    Fraction,
+    Listed,
+    Loc,
+    NotNegative,
+    Positive,
+    conflicts,
+)
 from orionbed.scenario.schedules import Boundary, NoBoundary, Schedule
 
 
@@ -20,14 +31,29 @@ class Optimizer(Block):
 
 
 class Model(Block):
-    """A decoder-only transformer of the Llama family."""
+    """A decoder-only transformer of the Llama or the GPT family."""
 
     layers: Count = Field(description="Number of transformer layers.")
     hidden: Count = Field(description="Width of the residual stream (values per token).")
-    ffn: Count = Field(description="Inner width of the feed-forward network (SwiGLU, three matrices).")
+    ffn: Count = Field(
+        description="Inner width of the feed-forward network (SwiGLU, three matrices; in gpt blocks GELU, two)."
+    )
     heads: Count = Field(description="Number of attention heads; must divide `hidden`.")
     kv_heads: Count = Field(description="Number of key/value heads; must divide `heads`.")
     vocab: Count = Field(description="Number of tokens in the vocabulary.")
+    block: Literal["llama", "gpt"] = Field(
+        default="llama",
+        description="What a layer is: `llama` (default; RMSNorm, SwiGLU, no biases) or `gpt` (LayerNorm, GELU, "
+        "dropout, biases).",
+    )
+    positions: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Rows of the table of learned position embeddings (default 0: none)."
+    )
+    attention: Literal["flash", "unfused"] = Field(
+        default="flash",
+        description="`flash` (default): one fused causal kernel; `unfused`: scores, softmax, dropout and context one "
+        "after the other over the full square.",
+    )
     tied_embeddings: bool = Field(
         default=False, description="Whether the output head shares the embedding's weights (default false)."
     )
@@ -37,8 +63,12 @@ class Model(Block):
     optimizer: Optimizer = Field(default=Optimizer(), description="The inner optimizer, for the memory it needs.")
 
     @model_validator(mode="after")
-    def _check_heads(self) -> Self:
+    def _check(self) -> Self:
         problems: list[tuple[Loc, str]] = []
+        if self.block == "llama" and self.positions:
+            problems.append((("positions",), "are learned only in gpt blocks; remove the key, or use block: gpt"))
+        if self.block == "llama" and self.attention == "unfused":
+            problems.append((("attention",), "is known step by step only for gpt blocks; use flash, or block: gpt"))
         if self.hidden % self.heads:
             problems.append(
                 (
@@ -101,13 +131,69 @@ Efficiency = Annotated[
 ]
 
 
+def _per_chunk_tag(value: Any) -> str:
+    return "=list" if isinstance(value, list | tuple) else "=duration"
+
+
+PerChunk = Annotated[
+    Annotated[Duration, Tag("=duration")] | Annotated[tuple[Duration, ...], Listed, Field(min_length=1), Tag("=list")],
+    Discriminator(_per_chunk_tag),
+]
+
+
+class Measured(Block):
+    """Times of one micro-batch through one chunk of a stage, measured on the real machine."""
+
+    forward: PerChunk = Field(description="Forward pass: one time, or a list with one per chunk, first chunk first.")
+    input_gradient: PerChunk = Field(description="Backward pass as far as the gradient of the input, likewise.")
+    weight_gradient: PerChunk = Field(description="Gradient of the weights, likewise.")
+
+    def at(self, chunk: int) -> tuple[float, float, float]:
+        """Seconds of forward, input gradient and weight gradient of a chunk, counted along the model from 0."""
+        forward, inputs, weights = (
+            time[chunk] if isinstance(time, tuple) else time
+            for time in (self.forward, self.input_gradient, self.weight_gradient)
+        )
+        return forward, inputs, weights
+
+
+def _measured_tag(value: Any) -> str:
+    return "=null" if value is None else "=block"
+
+
+MeasuredOrNull = Annotated[
+    Annotated[None, Tag("=null")] | Annotated[Measured, Tag("=block")], Discriminator(_measured_tag)
+]
+
+
 class Peers(Block):
-    """The machines: one GPU each, placed on sites."""
+    """The machines, placed on sites: one GPU each, or several that share a stage."""
 
     gpu: str = Field(description="Name of a GPU profile, a file in scenarios/gpus without its ending.")
     efficiency: Efficiency = Field(
         default="by-shape",
         description="Share of peak inside a stage: `by-shape` (default; the GPU profile's) or one number in (0, 1].",
+    )
+    gpus: Count = Field(
+        default=1, description="GPUs of one peer, over which its stage is cut by tensor parallelism (default 1)."
+    )
+    gpu_link: Annotated[ByteRate, Field(gt=0)] | None = Field(
+        default=None,
+        description="Rate between the GPUs of one peer, one direction, like 100 GB/s (default null: the profile's).",
+    )
+    sequence_parallel: bool = Field(
+        default=False,
+        description="Whether norms, dropout and residuals are cut over the GPUs of a peer too (default false).",
+    )
+    overlap_collectives: bool = Field(
+        default=True,
+        description="Whether all-reduces of the backward between the GPUs of a peer run beside the gradients of the "
+        "weights (default true).",
+    )
+    measured: MeasuredOrNull = Field(
+        default=None,
+        description="Seconds per micro-batch and chunk measured on the real machine, used instead of the cost model "
+        "(default null).",
     )
     kernel_scale: Positive = Field(
         default=1.0,

@@ -86,12 +86,56 @@ class QueueSchedule(Block):
     poll_full: Duration = Field(default=1.0, description="Pause of a peer with a full window (default 1 s).")
 
 
+_MICROBATCHES = "Micro-batches per replica and optimizer step."
+
+
 class StaticSchedule(Block):
     """A fixed order of operations per peer; one optimizer step per batch of micro-batches."""
 
-    kind: Literal["gpipe", "1f1b"] = Field(description="gpipe or 1f1b: a fixed order of operations.")
-    microbatches: Count = Field(description="Micro-batches per replica and optimizer step.")
+    kind: Literal["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-1p", "zb-2p", "zb-v", "dualpipe-v"] = Field(
+        description="gpipe, 1f1b, zb-h1, zb-h2, zb-1p, zb-2p, zb-v or dualpipe-v: a fixed order of operations."
+    )
+    microbatches: Count = Field(description=_MICROBATCHES)
     recompute: Recompute = Field(default="full", description=_RECOMPUTE)
 
 
-Schedule = Annotated[QueueSchedule | StaticSchedule, Field(discriminator="kind")]
+class InterleavedSchedule(Block):
+    """1F1B with several pieces of the model per peer."""
+
+    kind: Literal["interleaved-1f1b"] = Field(description="interleaved-1f1b: 1F1B, several pieces of the model a peer.")
+    microbatches: Count = Field(description=_MICROBATCHES)
+    chunks: Annotated[int, Field(ge=1)] = Field(
+        default=2, description="Pieces of the model that each peer holds (default 2)."
+    )
+    recompute: Recompute = Field(default="full", description=_RECOMPUTE)
+
+
+class OpportunisticSchedule(Block):
+    """Whatever is ready, backward first, within a memory limit."""
+
+    kind: Literal["opportunistic"] = Field(description="opportunistic: whatever is ready, backward first.")
+    microbatches: Count = Field(description=_MICROBATCHES)
+    memory_limit: Count | None = Field(
+        default=None, description="Micro-batches that a peer may hold activations of (default null: all of a step)."
+    )
+    split_backward: bool = Field(
+        default=False,
+        description="Whether weight gradients wait until nothing else is ready (default false: backwards are whole).",
+    )
+    recompute: Recompute = Field(default="full", description=_RECOMPUTE)
+
+
+class FileSchedule(Block):
+    """The order of a CSV file, in the form of PyTorch's pipelining runtime."""
+
+    kind: Literal["csv"] = Field(description="csv: the order that a file lists.")
+    file: str = Field(description="Path of the CSV: a row per stage, a cell per action, like 0F0, 0B0, 1I3 or 1W3.")
+    recompute: Recompute = Field(default="full", description=_RECOMPUTE)
+
+
+FixedBatch = StaticSchedule | InterleavedSchedule | OpportunisticSchedule | FileSchedule
+"""Schedules with a fixed batch per optimizer step, after which all replicas agree on their gradients."""
+Schedule = Annotated[
+    QueueSchedule | StaticSchedule | InterleavedSchedule | OpportunisticSchedule | FileSchedule,
+    Field(discriminator="kind"),
+]

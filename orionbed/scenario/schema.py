@@ -9,7 +9,7 @@ from pydantic import Field
 from orionbed.scenario.fields import NAME_PATTERN, Block, Listed
 from orionbed.scenario.layout import Batch, Model, Peers, Pipeline
 from orionbed.scenario.network import Network
-from orionbed.scenario.sections import ChurnOrNone, Cost, Datacenter, MergeOrNone, Published, Report, Run
+from orionbed.scenario.sections import ChurnOrNone, Cost, Datacenter, MergeOrNone, Published, Report, Run, SyncOrNone
 
 
 class Scenario(Block):
@@ -25,6 +25,10 @@ class Scenario(Block):
     peers: Peers = Field(description="The machines.")
     network: Network = Field(description="Everything between the peers.")
     merge: MergeOrNone = Field(default="none", description="Averaging of the replicas of a stage, or none (default).")
+    sync: SyncOrNone = Field(
+        default="none",
+        description="How replicas agree on gradients with a fixed batch per step, or none (default).",
+    )
     churn: ChurnOrNone = Field(default="none", description="How peers leave and come back, or none (default).")
     faults: Annotated[tuple[dict[str, Any], ...], Listed] = Field(
         default=(), description="Faults to inject, for the backends that can (default none)."

@@ -1,4 +1,4 @@
-"""Sections `merge`, `churn`, `datacenter`, `cost`, `run`, `report` and `published`."""
+"""Sections `merge`, `sync`, `churn`, `datacenter`, `cost`, `run`, `report` and `published`."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,6 +9,7 @@ from orionbed.scenario.fields import (
     DATE_PATTERN,
     KEY_PATTERN,
     Block,
+    Count,
     DataRate,
     Duration,
     Fraction,
@@ -43,6 +44,46 @@ class Merge(Block):
     timeout: _Some = Field(default=3 * 3600.0, description="Longest wait for each phase of a merge (default 3 h).")
 
 
+class Sync(Block):
+    """How the replicas of a stage agree on gradients, step by step or every so many steps (DiLoCo)."""
+
+    algorithm: Literal["ring", "tree", "sharded-ps", "central-ps", "gather"] = Field(
+        default="ring",
+        description="ring (default) or tree all-reduce, sharded or central parameter server, or gather: everybody "
+        "uploads to the object store and downloads all others.",
+    )
+    every: Count = Field(
+        default=1, description="Optimizer steps between two syncs (default 1: gradients, each step; more: local SGD)."
+    )
+    bits: Annotated[float, Field(gt=0, le=64)] = Field(
+        default=32.0, description="Bits per parameter on the wire (default 32; 8 for int8, 0.21875 for SparseLoCo)."
+    )
+    fragments: Count = Field(
+        default=1, description="Parts of a stage that are synced in turn, every/fragments steps apart (default 1)."
+    )
+    overlap: bool = Field(
+        default=False,
+        description="Whether a sync hides behind work (default false): with `every: 1` behind the last backward, in "
+        "`buckets` pieces; otherwise behind the next `behind` steps.",
+    )
+    buckets: Count = Field(
+        default=8, description="Pieces of a stage's gradients that are sent as the last backward gives them (default 8)."
+    )
+    behind: Count = Field(
+        default=1, description="Steps that may pass before an overlapped sync of local SGD must be through (default 1)."
+    )
+    compute: Duration = Field(
+        default=0.0, description="Time to encode, decode and average what one sync moves (default 0 s)."
+    )
+
+    @model_validator(mode="after")
+    def _check_fragments(self) -> Self:
+        if self.every % self.fragments:
+            text = f"{self.fragments} fragments do not divide every {self.every}; choose a divisor of {self.every}"
+            raise conflicts([(("fragments",), text)])
+        return self
+
+
 class Churn(Block):
     """Peers leave and come back."""
 
@@ -52,6 +93,9 @@ class Churn(Block):
 
 MergeOrNone = Annotated[
     Annotated[Literal["none"], Tag("=none")] | Annotated[Merge, Tag("=block")], Discriminator(none_or)
+]
+SyncOrNone = Annotated[
+    Annotated[Literal["none"], Tag("=none")] | Annotated[Sync, Tag("=block")], Discriminator(none_or)
 ]
 ChurnOrNone = Annotated[
     Annotated[Literal["none"], Tag("=none")] | Annotated[Churn, Tag("=block")], Discriminator(none_or)

@@ -15,14 +15,17 @@ KINDS: Final[tuple[Kind, ...]] = ("F", "B", "I", "W", "STEP")
 
 
 class Action(NamedTuple):
-    """One operation of one peer: `kind` on micro-batch `microbatch` for model stage `stage`."""
+    """One operation of one peer: `kind` on micro-batch `microbatch` for the piece `chunk` of the model.
+
+    Chunks are numbered along the model. Where every stage holds one piece, the chunk is the stage.
+    """
 
     kind: Kind
-    stage: int
+    chunk: int
     microbatch: int
 
     def __str__(self) -> str:
-        return f"{self.stage}{self.kind}{'' if self.kind == 'STEP' else self.microbatch}"
+        return f"{self.chunk}{self.kind}{'' if self.kind == 'STEP' else self.microbatch}"
 
 
 _PATTERN = re.compile(r"^(\d+)(F|B|I|W|STEP)(\d*)$")
@@ -37,5 +40,5 @@ def parse_action(text: str) -> Action:
     """
     match = _PATTERN.match(text.strip())
     if match is None or (match[2] == "STEP") == bool(match[3]):
-        raise ValueError(f"'{text}' is no action; write stage, kind and micro-batch, such as 0F3, 0B3, 1I0 or 1W0")
+        raise ValueError(f"'{text}' is no action; write chunk, kind and micro-batch, such as 0F3, 0B3, 1I0 or 1W0")
     return Action(cast(Kind, match[2]), int(match[1]), int(match[3] or -1))

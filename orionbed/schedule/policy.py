@@ -12,13 +12,14 @@ class Waiting(StrEnum):
 
     EMPTY = "empty"
     WINDOW = "window"
+    SYNC = "sync"
 
 
 class Policy(Protocol):
     """What one peer does next. The backend reports what happened and asks; the policy never acts by itself."""
 
-    def on_message(self, kind: str, microbatch: int, from_peer: int) -> None:
-        """An activation (`F`) or a gradient (`B`) of `microbatch` arrived from `from_peer`."""
+    def on_message(self, kind: str, microbatch: int, from_peer: int, chunk: int = 0) -> None:
+        """An activation (`F`) or a gradient (`B`) of `microbatch` arrived from `from_peer` for `chunk`."""
 
     def on_finished(self, action: Action) -> None:
         """The peer finished `action`."""
@@ -38,6 +39,9 @@ class Policy(Protocol):
 
     def ready(self) -> bool:
         """Whether `next_action` would give an action."""
+
+    def opens_pair(self, action: Action) -> bool:
+        """Whether the result of `action`, just finished, goes out only with that of the next one."""
 
     def route(self, action: Action, candidates: StageView | None) -> int | None:
         """Which peer gets the result of `action`; `None` where nobody does."""

@@ -70,7 +70,7 @@ class QueueDrivenPolicy:
         self._came_from: dict[int, tuple[int, int]] = {}
         self._backwards_since_step = 0
 
-    def on_message(self, kind: str, microbatch: int, from_peer: int) -> None:
+    def on_message(self, kind: str, microbatch: int, from_peer: int, chunk: int = 0) -> None:  # noqa: ARG002
         """Queue what arrived."""
         if kind == "B":
             self._backwards.append(microbatch)
@@ -122,6 +122,10 @@ class QueueDrivenPolicy:
         elif action.kind == "STEP":
             self._backwards_since_step = 0
             self.num_steps += 1
+
+    def opens_pair(self, action: Action) -> bool:  # noqa: ARG002
+        """Never: every result goes out at once."""
+        return False
 
     def staleness(self, microbatch: int) -> int:
         """Local optimizer steps since the forward of `microbatch`, which must be in flight here."""

@@ -1,120 +1,111 @@
-"""Static schedules: a list of actions per stage, run in order as inputs arrive."""
+"""Runs one stage's list of a static schedule, step after step, as inputs arrive."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from orionbed.schedule.actions import Action
+from orionbed.schedule.order import Order
 from orionbed.schedule.policy import Waiting
 from orionbed.schedule.routers import StageView
-
-
-def gpipe(num_stages: int, num_microbatches: int) -> list[list[Action]]:
-    """GPipe (arXiv 1811.06965): all forwards, then all backwards."""
-    return [
-        [Action("F", stage, m) for m in range(num_microbatches)]
-        + [Action("B", stage, m) for m in range(num_microbatches)]
-        for stage in range(num_stages)
-    ]
-
-
-def one_forward_one_backward(num_stages: int, num_microbatches: int) -> list[list[Action]]:
-    """1F1B (PipeDream-Flush, arXiv 2006.09503): stage i warms up with num_stages-1-i forwards, then alternates."""
-    lists = []
-    for stage in range(num_stages):
-        warm_up = min(num_stages - 1 - stage, num_microbatches)
-        actions = [Action("F", stage, m) for m in range(warm_up)]
-        for m in range(num_microbatches - warm_up):
-            actions += [Action("F", stage, warm_up + m), Action("B", stage, m)]
-        actions += [Action("B", stage, m) for m in range(num_microbatches - warm_up, num_microbatches)]
-        lists.append(actions)
-    return lists
-
-
-SCHEDULES: dict[str, Callable[[int, int], list[list[Action]]]] = {"gpipe": gpipe, "1f1b": one_forward_one_backward}
+from orionbed.schedule.timing import needed_input, provided_input
 
 
 class StaticPolicy:
-    """Runs one stage's list step after step: the head of the list as soon as its input is there, then a STEP.
+    """The head of the list as soon as its input is there, then a STEP, then the list anew.
 
-    Micro-batches are numbered through: number `m` of step `n` is `n x num_microbatches + m`.
+    Micro-batches are numbered through: number `m` of step `n` is `n x num_microbatches + m`. `peers[s]` is the peer of
+    stage s of this pipeline. With `waits_for_sync` the STEP needs a message "SYNC" with the step's number.
     """
 
     __slots__ = (
         "_actions",
         "_arrived",
-        "_is_first",
-        "_is_last",
+        "_order",
+        "_peers",
         "_position",
         "_started",
-        "backward_peer",
-        "forward_peer",
         "num_microbatches",
         "num_steps",
+        "waits_for_sync",
     )
 
-    def __init__(self, actions: list[Action], *, backward_peer: int | None, forward_peer: int | None) -> None:
-        self.forward_peer = forward_peer
-        self.backward_peer = backward_peer
+    def __init__(self, order: Order, stage: int, peers: Sequence[int], *, waits_for_sync: bool = False) -> None:
+        actions = order.lists[stage]
         self.num_steps = 0
-        self.num_microbatches = len({action.microbatch for action in actions})
-        self._is_first = backward_peer is None
-        self._is_last = forward_peer is None
-        self._actions = [*actions, Action("STEP", actions[0].stage, -1)]
+        self.num_microbatches = order.num_microbatches
+        self.waits_for_sync = waits_for_sync
+        self._order = order
+        self._peers = peers
+        self._actions = [*actions, Action("STEP", actions[0].chunk, -1)]
         self._position = 0
-        self._arrived: set[tuple[str, int]] = set()
-        self._started: set[int] = set()
+        self._arrived: set[tuple[str, int, int]] = set()
+        self._started: dict[int, int] = {}
 
-    def on_message(self, kind: str, microbatch: int, from_peer: int) -> None:  # noqa: ARG002
+    def on_message(self, kind: str, microbatch: int, from_peer: int, chunk: int = 0) -> None:  # noqa: ARG002
         """Note that an input is there."""
-        self._arrived.add((kind, microbatch))
+        self._arrived.add((kind, chunk, microbatch))
 
-    def _head(self) -> tuple[Action, tuple[str, int] | None]:
-        """Return the next action with its number, and the input it needs."""
-        action = self._actions[self._position]
-        if action.kind == "STEP":
-            return action, None
-        number = self.num_steps * self.num_microbatches + action.microbatch
-        action = Action(action.kind, action.stage, number)
-        if action.kind == "F" and not self._is_first:
-            return action, ("F", number)
-        if action.kind in {"B", "I"} and not self._is_last:
-            return action, ("B", number)
-        return action, None
+    def _numbered(self, position: int) -> Action:
+        kind, chunk, microbatch = self._actions[position]
+        return Action(kind, chunk, self.num_steps * self.num_microbatches + microbatch)
+
+    def _needs(self) -> list[tuple[str, int, int]]:
+        """Return the messages that the head of the list needs; a pair needs both of its."""
+        head = self._actions[self._position]
+        if head.kind == "STEP":
+            return [("SYNC", 0, self.num_steps)] if self.waits_for_sync else []
+        positions = (self._position, self._position + 1) if head in self._order.pairs else (self._position,)
+        found = (needed_input(self._numbered(p), self._order.num_chunks) for p in positions)
+        return [needed for needed in found if needed is not None]
 
     def ready(self) -> bool:
         """Whether the head of the list has its input."""
-        _, needed = self._head()
-        return needed is None or needed in self._arrived
+        return all(needed in self._arrived for needed in self._needs())
 
     @property
     def waiting(self) -> Waiting:
-        """A static schedule only ever waits for an input."""
-        return Waiting.EMPTY
+        """What the head of the list waits for."""
+        return Waiting.SYNC if self._actions[self._position].kind == "STEP" else Waiting.EMPTY
 
     def next_action(self) -> Action | None:
         """Return the head of the list, once its input has arrived."""
-        action, needed = self._head()
-        if needed is not None:
-            if needed not in self._arrived:
-                return None
-            self._arrived.remove(needed)
+        if not self.ready():
+            return None
+        head = self._actions[self._position]
+        if head.kind == "STEP":
+            action = head
+            self._arrived.discard(("SYNC", 0, self.num_steps))
+        else:
+            action = self._numbered(self._position)
+            own = needed_input(action, self._order.num_chunks)
+            if own is not None:  # the second half of a pair takes its own when its turn comes
+                self._arrived.discard(own)
         self._position += 1
         if action.kind == "F":
-            self._started.add(action.microbatch)
+            self._started[action.microbatch] = self._started.get(action.microbatch, 0) + 1
         return action
+
+    def opens_pair(self, action: Action) -> bool:
+        """Whether the result of `action`, just finished, goes out only with that of the next one."""
+        if action.kind != "F" or not self._order.pairs:
+            return False
+        return Action("F", action.chunk, action.microbatch % self.num_microbatches) in self._order.pairs
 
     def on_finished(self, action: Action) -> None:
         """Begin the list anew after its optimizer step."""
         if action.kind == "STEP":
             self._position = 0
             self.num_steps += 1
-        elif action.kind == "B":
-            self._started.discard(action.microbatch)
+        elif action.kind in {"B", "W"}:
+            left = self._started.get(action.microbatch, 0) - 1
+            if left > 0:
+                self._started[action.microbatch] = left
+            else:
+                self._started.pop(action.microbatch, None)
 
     def route(self, action: Action, candidates: StageView | None) -> int | None:  # noqa: ARG002
-        """Always the same neighbours."""
-        if action.kind == "F":
-            return self.forward_peer
-        return self.backward_peer if action.kind in {"B", "I"} else None
+        """The peer of this pipeline that holds the next chunk, or for gradients the one before; `None` at the ends."""
+        result = provided_input(action, self._order.num_chunks)
+        return None if result is None else self._peers[self._order.stage_of[result[1]]]
 
     def staleness(self, microbatch: int) -> int:  # noqa: ARG002
         """None: the weights change only between steps."""
@@ -129,7 +120,8 @@ class StaticPolicy:
 
     def held(self) -> list[int]:
         """Micro-batches whose input is here and unused, or whose backward is still to come."""
-        return sorted({microbatch for _, microbatch in self._arrived} | self._started)
+        arrived = {microbatch for kind, _, microbatch in self._arrived if kind != "SYNC"}
+        return sorted(arrived | self._started.keys())
 
     def reset(self) -> None:
         """Give up the step: the list begins anew. The backend sets `num_steps` to one value for the whole replica."""

@@ -26,6 +26,9 @@ class Shape:
     vocab: int = 128256
     tied_embeddings: bool = False
     dtype: str = "bf16"
+    block: str = "llama"
+    positions: int = 0
+    attention: str = "flash"
 
 
 ORION = Shape(layers=90, hidden=9216, ffn=32256, heads=72, kv_heads=8)
@@ -94,17 +97,61 @@ def test_orion_flops() -> None:
     assert executed(ORION, ORION_SPLIT, "none", last_recomputes=False) == 6 * 99_615_863_808
 
 
-def test_orion_stage_states_take_51_9_gb_and_classic_mixed_precision_does_not_fit() -> None:
-    def states(per_parameter: int) -> float:
-        memory = arithmetic.stage_memory(
-            ORION, 8000, num_layers=6, parameters=6_483_456_000, state_bytes_per_parameter=per_parameter,
-            in_flight=16, input_bytes=2_304_000, recompute="full", is_last=False,
-        )  # fmt: skip
-        assert memory.in_flight_bytes == 16 * 2_304_000
-        return memory.states_bytes / 1e9
+def test_what_an_orion_layer_keeps() -> None:
+    assert arithmetic.layer_activation_bytes(ORION, 8000) == 2 * 8000 * (6 * 9216 + 2 * 1024 + 3 * 32256)
+    # A fused kernel keeps no scores, so selective recompute saves nothing.
+    assert arithmetic.layer_activation_bytes(ORION, 8000, selective=True) == arithmetic.layer_activation_bytes(
+        ORION, 8000
+    )
+    cut = arithmetic.layer_activation_bytes(ORION, 8000, gpus=8)
+    assert cut == 2 * 8000 * (4 * 9216 + (2 * 9216 + 2 * 1024 + 3 * 32256) // 8)
+    assert arithmetic.layer_activation_bytes(ORION, 8000, gpus=8, sequence_parallel=True) == (
+        arithmetic.layer_activation_bytes(ORION, 8000) // 8
+    )
 
-    assert round(states(8), 1) == 51.9
-    assert round(states(16), 1) == 103.7
+
+def test_logits_exist_in_chunks_or_whole() -> None:
+    assert arithmetic.logits_bytes(ORION, 8000) == 1024 * 128256 * 10
+    assert arithmetic.logits_bytes(ORION, 100) == 100 * 128256 * 10
+    assert arithmetic.logits_bytes(gpt(2, 64, 4), 8000) == 8000 * 51200 * 6
+
+
+def gpt(layers: int, hidden: int, heads: int) -> Shape:
+    return Shape(
+        layers, hidden, 4 * hidden, heads, heads, vocab=51200, tied_embeddings=True, dtype="fp16",
+        block="gpt", positions=2048, attention="unfused",
+    )  # fmt: skip
+
+
+def test_gpt_counts_biases_and_positions() -> None:
+    shape = gpt(3, 64, 4)
+    assert arithmetic.layer_parameters(shape) == 12 * 64**2 + 13 * 64
+    assert arithmetic.num_parameters(shape) == 3 * (12 * 64**2 + 13 * 64) + (51200 + 2048) * 64 + 2 * 64
+    assert arithmetic.stage_parameters(shape, [2, 1]) == [
+        2 * arithmetic.layer_parameters(shape) + (51200 + 2048) * 64,
+        arithmetic.layer_parameters(shape) + 2 * 64 + 51200 * 64,
+    ]
+
+
+def test_gpt_with_few_key_heads_and_another_inner_width() -> None:
+    shape = Shape(1, 64, 100, 4, 2, vocab=10, block="gpt")
+    attention = 2 * (64 * 64 + 64) + 2 * (64 * 32 + 32)
+    assert arithmetic.layer_parameters(shape) == attention + 64 * 100 + 100 + 100 * 64 + 64 + 4 * 64
+
+
+@given(hidden=st.integers(1, 32).map(lambda n: 64 * n), sequences=st.integers(1, 4), gpus=st.sampled_from([1, 2, 4, 8]))
+def test_gpt_activations_follow_the_published_formulas(hidden: int, sequences: int, gpus: int) -> None:
+    shape, sequence = gpt(1, hidden, 16), 256
+    tokens = sequence * sequences
+
+    def kept(**policy: bool) -> int:
+        return arithmetic.layer_activation_bytes(shape, tokens, sequence=sequence, gpus=gpus, **policy)
+
+    squares = 5 * 16 * sequence / hidden
+    assert kept() == pytest.approx(tokens * hidden * (10 + (24 + squares) / gpus), rel=1e-12)
+    assert kept(selective=True) == tokens * hidden * (10 + 24 // gpus)
+    assert kept(sequence_parallel=True) == pytest.approx(tokens * hidden * (34 + squares) / gpus, rel=1e-12)
+    assert kept(sequence_parallel=True, selective=True) == pytest.approx(tokens * hidden * 34 / gpus, rel=1e-12)
 
 
 def test_tied_embeddings_count_once_in_the_model_and_on_both_end_stages() -> None:

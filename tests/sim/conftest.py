@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from orionbed.compute import Cost
+from orionbed.hops import plan_hops
+from orionbed.operations import stage_costs, times_of
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import Scenario, apply, load
+from orionbed.schedule.build import build_order
 
 Make = Callable[..., Scenario]
 
@@ -54,16 +57,30 @@ def _quiet() -> Make:
 
 
 def simple_plan(scenario: Scenario, costs: Mapping[str, float], *, fused: bool = False) -> Plan:
-    """A plan whose every stage takes the given seconds for F and B; `fused`: the last stage does all in its B."""
+    """A plan whose every chunk takes the given seconds for F and B, or F, I and W, and whose messages are empty.
+
+    With `fused` the last stage does all in its B, as queue-driven pipelines do.
+    """
     plan = make_plan(scenario)
+    chunks: list[dict[Any, Cost]] = []
+    for chunk in range(plan.num_chunks):
+        mine: dict[Any, Cost] = {kind: Cost(model_s=seconds, model_flops=1.0) for kind, seconds in costs.items()}
+        if "I" in mine:
+            mine["B"] = mine["I"] + mine["W"]
+        if fused and chunk == plan.num_chunks - 1:
+            mine = {"B": mine["F"] + mine["B"]}
+        chunks.append(mine)
+    stage_of = range(plan.num_stages) if plan.order is None else plan.order.stage_of
     stages = []
     for stage in plan.stages:
-        mine: dict[Any, Cost] = {kind: Cost(model_s=seconds, model_flops=1.0) for kind, seconds in costs.items()}
-        if fused and stage.index == plan.num_stages - 1:
-            mine = {"B": mine["F"] + mine["B"]}
-        mine["STEP"] = Cost()
-        stages.append(replace(stage, costs=mine, useful_flops=dict.fromkeys(mine, 0.0)))
-    return replace(plan, stages=tuple(stages), boundary_bytes=0)
+        own = stage_costs(chunks, stage_of, stage.index, Cost())
+        stages.append(replace(stage, costs=own, useful_flops=dict.fromkeys(own, 0.0)))
+    plan = replace(plan, stages=tuple(stages), chunk_costs=tuple(chunks), boundary_bytes=0)
+    schedule = scenario.pipeline.schedule
+    if schedule.kind == "queue":
+        return plan
+    hops = plan_hops(scenario.network, plan.peers, plan.site_names, 0)
+    return replace(plan, order=build_order(schedule, plan.num_stages, times_of(chunks), hops, 0.5))
 
 
 @pytest.fixture(name="simple", scope="session")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
-from orionbed.schedule.static import one_forward_one_backward
+from orionbed.schedule.classic import one_forward_one_backward
 from sim.backend import run
 
 Make = Callable[..., Scenario]
@@ -135,7 +135,7 @@ def test_the_executed_order_of_a_static_schedule_is_its_list(quiet: Make, simple
     trace = result.trace
     assert trace is not None
     kinds = np.array(trace.kinds)[trace["kind"]]
-    for stage, actions in enumerate(one_forward_one_backward(3, 5)):
+    for stage, actions in enumerate(one_forward_one_backward(3, 5).lists):
         mine = (trace["stage"] == stage) & (trace["lane"] == 0) & np.isin(kinds, ["F", "B"])
         order = np.argsort(trace["start_s"][mine], kind="stable")
         done = list(zip(kinds[mine][order], trace["microbatch"][mine][order], strict=True))[:10]
