@@ -98,6 +98,8 @@ def _name(reference: Mapping[str, Any]) -> str:
 
 def _number(field: Mapping[str, Any]) -> str:
     kind = "whole number" if field["type"] == "integer" else "number"
+    if "maximum" in field and "exclusiveMinimum" in field:
+        return f"{kind} above {field['exclusiveMinimum']:g}, at most {field['maximum']:g}"
     if "maximum" in field:
         return f"{kind} from {field['minimum']:g} to {field['maximum']:g}"
     if "exclusiveMinimum" in field:

@@ -24,8 +24,12 @@ def bytes_per_s_per_bps(network: Network) -> float:
 def one_way_delays(network: Network, site_names: Sequence[str]) -> NDArray[np.float64]:
     """Return the one-way delays in seconds between sites, shape (sites, sites)."""
     if isinstance(network.delay, str):
-        return geography.one_way_delays(network.delay, tuple(site_names))
-    return np.full((len(site_names), len(site_names)), network.delay)
+        delays = geography.one_way_delays(network.delay, tuple(site_names))
+    else:
+        delays = np.full((len(site_names), len(site_names)), network.delay)
+    if network.delay_inside is not None:
+        np.fill_diagonal(delays, network.delay_inside)
+    return delays
 
 
 def connection_rates(network: Network, site_names: Sequence[str]) -> NDArray[np.float64]:
@@ -42,14 +46,21 @@ def plan_hops(
     delays, rates = one_way_delays(network, site_names), connection_rates(network, site_names)
     members = [peer for peer in peers if peer.replica == replica]
     factor = bytes_per_s_per_bps(network)
+    shared = [cap for cap in (network.site_uplink, network.wan, network.site_downlink) if cap is not None]
     between = {}
     for sender in members:
         for receiver in members:
             if sender is not receiver:
                 way = site_names.index(sender.site), site_names.index(receiver.site)
-                rate = min(sender.uplink_bps, receiver.downlink_bps, float(rates[way])) * factor
+                caps = shared if sender.site != receiver.site else []
+                rate = min(sender.uplink_bps, receiver.downlink_bps, float(rates[way]), *caps) * factor
                 delay_s = float(delays[way])
                 between[sender.stage, receiver.stage] = (num_bytes / rate, delay_s)
     neighbours = [between[s.stage, s.stage + 1] for s in members[:-1]] or [(0.0, 0.0)]
     transfers, delay = zip(*neighbours, strict=True)
-    return Hops(delay_s=float(np.median(delay)), transfer_s=float(np.median(transfers)), between=between)
+    return Hops(
+        delay_s=float(np.median(delay)),
+        transfer_s=float(np.median(transfers)),
+        between=between,
+        synchronous=network.transport.synchronous,
+    )

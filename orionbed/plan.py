@@ -228,7 +228,7 @@ def _peers(scenario: Scenario, streams: Streams) -> list[PeerPlan]:
     if scenario.peers.placement == "spread":
         order = streams.get("placement").permutation(num_peers)
         places = [places[i] for i in order]
-    else:
+    elif scenario.peers.placement == "grouped":
         # Consecutive stages of one replica share a site as far as sites are large enough.
         by_replica = iter(places)
         grouped = {(s, r): next(by_replica) for r in range(num_replicas) for s in range(num_stages)}

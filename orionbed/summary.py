@@ -5,6 +5,7 @@ from typing import Any
 
 from orionbed import metrics, waterfall
 from orionbed import model as arithmetic
+from orionbed.advice import schedule_block
 from orionbed.cost import cost_block
 from orionbed.metrics import Rates
 from orionbed.plan import Plan
@@ -59,6 +60,7 @@ def summarise(result: RunResult, baseline: Baseline | None, *, git: str, started
         **_mfu_blocks(result, rates),
         "datacenter": _datacenter(plan, rates, baseline),
         "waterfall": waterfall.waterfall(seconds),
+        "schedule": schedule_block(plan),
         "microbatches": result.ledger.counts(),
         "merges": _merges(result),
         "syncs": _syncs(result),

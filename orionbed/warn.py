@@ -1,13 +1,16 @@
 """Warnings: check this before trusting the numbers."""
 
+import json
 from typing import Any
 
+from orionbed.advice import best_of, title_of
 from orionbed.results import RunResult
 
 PARTIAL_SHARE = 0.01
 DROPPED_SHARE = 0.02
 WINDOW_SHARE = 0.05
 MISSED_SHARE = 0.05
+SCHEDULE_GAIN = 0.05
 
 
 def warning(code: str, message: str, advice: str) -> dict[str, str]:
@@ -45,6 +48,7 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
     found += _about_length(result, summary)
     found += _about_microbatches(summary)
     found += _about_merges(result, summary)
+    found += _about_schedule(result, summary)
     found += [
         warning(
             "published-unknown",
@@ -103,6 +107,45 @@ def _about_merges(result: RunResult, summary: dict[str, Any]) -> list[dict[str, 
             "wait longer (merge.quorum_relax, merge.quorum_every), merge less often, or leave slow uplinks out",
         )
     ]
+
+
+def _about_schedule(result: RunResult, summary: dict[str, Any]) -> list[dict[str, str]]:
+    schedule, plan = summary["schedule"], result.plan
+    if schedule is None:
+        return []
+    found = []
+    if schedule["gain"] > SCHEDULE_GAIN:
+        best = best_of(schedule["advice"])
+        assert best is not None
+        found.append(
+            warning(
+                "schedule",
+                f"a step of {schedule['name']}, sync apart, could be {schedule['gain']:.0%} shorter: "
+                f"{title_of(best)} fits the memory and takes {best['step_s']:.4g} s on these times and hops instead of "
+                f"{schedule['step_s_without_contention']:.4g} s",
+                f"set pipeline.schedule to {_as_yaml(best['settings'])}; over the internet hops count: with p stages "
+                "and m micro-batches 1F1B pays 2 (p-1)(m/p+1) - 2 hop times per step, GPipe 2 (p-1)",
+            )
+        )
+    if plan.num_replicas > 1 and plan.scenario.sync == "none" and plan.scenario.merge == "none":
+        found.append(
+            warning(
+                "no-sync",
+                f"the {plan.num_replicas} replicas never exchange gradients or weights: each trains a model of its own",
+                "give sync (each step) or merge (now and then) a block; without either, speed is that of separate runs",
+            )
+        )
+    return found
+
+
+def _as_yaml(settings: dict[str, Any]) -> str:
+    """Write settings as one line of YAML, without those that are null."""
+    written = (
+        f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in settings.items()
+        if value is not None
+    )
+    return f"{{{', '.join(written)}}}"
 
 
 def _about_microbatches(summary: dict[str, Any]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.tracing import Trace
-from reports import chrome_trace, gantt, sections, verdict
+from reports import chrome_trace, gantt, orders, sections, verdict
 from reports import formatting as fmt
 from reports.compare import compare
 from reports.figures import bands, bandwidth, links, stages, timeline, waterfall
@@ -97,6 +97,7 @@ def _article(run: Run, prefix: str, out: Path) -> dict[str, Any]:
         "gantt": window.data() if window else None,
         "gantt_length": fmt.duration(window.until_s - window.from_s) if window else "",
         "gantt_rows_left_out": window.num_rows_left_out if window else 0,
+        "schedule": orders.table(run),
         "needed": sections.bandwidth_needed(run),
         "bands": _bands(run),
         "slowest": sections.slowest_peers(run),

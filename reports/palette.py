@@ -77,6 +77,10 @@ WORK_COLOURS: Final[Mapping[str, str]] = {
 }
 """What a peer does, for the Gantt; when it idles, the colour of the cause stands instead."""
 
+ORDER_COLOURS: Final[Mapping[str, str]] = {"F": "#86bfe3", "B": BLUE, "I": ORANGE, "W": GREEN}
+"""What an operation of a schedule does; here the halves of a backward must stand apart from whole ones."""
+ORDER_INKS: Final[Mapping[str, str]] = {"F": INK, "B": "white", "I": INK, "W": "white"}
+
 WORK_LABELS: Final[Mapping[str, str]] = {
     "F": "forward",
     "B": "backward",

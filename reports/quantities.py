@@ -34,6 +34,8 @@ LABELS: Final[Mapping[str, str]] = {
     "layout.num_peers": "peers",
     "layout.num_stages": "stages",
     "layout.num_replicas": "replicas",
+    "layout.gpus_per_peer": "GPUs per peer",
+    "layout.layers_per_chunk": "layers per chunk",
     "layout.peak_flops": "peak of one GPU",
     "layout.memory_bytes": "memory of one GPU",
     "microbatches.created": "micro-batches created",
@@ -43,8 +45,18 @@ LABELS: Final[Mapping[str, str]] = {
     "merges.mean_s": "length of a merge",
     "merges.bytes_up_per_peer": "upload per peer and merge",
     "merges.bytes_down_per_peer": "download per peer and merge",
+    "syncs.count": "syncs of replicas",
+    "syncs.mean_s": "length of a sync",
+    "syncs.bytes_per_peer_and_step": "sync traffic per peer and step",
+    "schedule.name": "schedule",
+    "schedule.num_microbatches": "micro-batches per step",
+    "schedule.step_s_without_contention": "step without contention",
+    "schedule.hop_s": "one hop",
+    "schedule.best": "best other schedule",
+    "schedule.gain": "gain of the best other schedule",
     "churn.departures": "departures of peers",
     "network.bytes_total": "bytes over the network",
+    "network.bytes_sync": "bytes of syncs",
     "network.mean_uplink_utilisation": "uplinks in use",
     "cost.total_usd": "cost of the run",
     "cost.gpu_usd": "cost of the GPUs",
@@ -90,7 +102,7 @@ def is_fraction(key: str) -> bool:
     group, _, last = key.rpartition(".")
     return (
         (group in ("mfu", "hfu", "mfu_with_attention", "waterfall") and last not in ("peak_window_s", "peak_start_s"))
-        or last in ("relative_speed", "mfu", "mean_uplink_utilisation", "applied_share", "share")
+        or last in ("relative_speed", "mfu", "mean_uplink_utilisation", "applied_share", "share", "bubble", "gain")
         or key.startswith("mfu_")
     )
 

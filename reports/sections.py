@@ -143,6 +143,7 @@ def traffic(run: Run) -> list[Line]:
         _line(run, "all traffic", "network.bytes_total", "everything peers sent"),
         _line(run, "stage boundaries", "network.bytes_boundary", "activations and their gradients"),
         _line(run, "merges", "network.bytes_merge", "to the object store and back"),
+        *_syncs(run),
         _line(run, "read from the object store", "network.bytes_storage_read"),
         _line(run, "uplinks in use", "network.mean_uplink_utilisation", "of their capacity over the whole run"),
         _line(run, "merges done", "merges.count", _each(run)),
@@ -277,6 +278,17 @@ def _each(run: Run) -> str:
         return ""
     mean, up, down = (run.number(f"merges.{key}") for key in ("mean_s", "bytes_up_per_peer", "bytes_down_per_peer"))
     return f"{fmt.duration(mean)} each; {fmt.data(up)} up and {fmt.data(down)} down per peer"
+
+
+def _syncs(run: Run) -> list[Line]:
+    if not run.number("syncs.count"):
+        return []
+    mean, each = run.number("syncs.mean_s"), run.number("syncs.bytes_per_peer_and_step")
+    note = f"{fmt.duration(mean)} each on average; {fmt.data(each)} per peer and step"
+    return [
+        _line(run, "syncs of replicas", "network.bytes_sync", "gradients or weights, every way they go"),
+        _line(run, "syncs done", "syncs.count", note),
+    ]
 
 
 def _gpu_hours(run: Run, key: str, what: str) -> str:

@@ -33,6 +33,7 @@ def datacenter_scenario(scenario: Scenario) -> Scenario:
         "network.correlation": 0.0,
         "network.rate_is": "goodput",
         "network.delay": datacenter.delay,
+        "network.delay_inside": None,
         "network.jitter": "none",
         "network.variability": "constant",
         "network.transport": {"window": 1e9, "tls": False},

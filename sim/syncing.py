@@ -186,7 +186,6 @@ class Syncing:
         exchange = group.exchange = _Exchange(piece, members, self._engine.clock.now)
         for member in members:
             member.began_s.setdefault(piece[0], exchange.began_s)
-        self.num_exchanges += 1
         self._engine.clock.call_in(0.0, self._start, (group, exchange))
 
     def _start(self, what: tuple[_Group, _Exchange]) -> None:
@@ -200,6 +199,7 @@ class Syncing:
         )  # fmt: skip
 
     def _exchanged(self, group: _Group, exchange: _Exchange) -> None:
+        self.num_exchanges += 1
         self.exchange_s += self._engine.clock.now - exchange.began_s
         self._engine.clock.call_in(self._block.compute, self._settle, (group, exchange))
 

@@ -14,6 +14,7 @@ from orionbed.scenario.network import Network as NetworkBlock
 from orionbed.streams import Streams
 from sim.clock import Clock
 from sim.filling import Profile
+from sim.in_order import InOrderNetwork
 from sim.links import Direction, Floats, Jitter, PeerLinks, Storage, Transport
 from sim.network import Network
 
@@ -35,7 +36,8 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
         wan=_cap(block.wan, factor),
         per_connection=connection_rates(block, plan.site_names) * factor,
     )
-    return Network(
+    make = Network if plan.order is None else InOrderNetwork
+    return make(
         clock,
         links,
         streams,

@@ -94,7 +94,8 @@ def test_looking_and_checking_load_nothing_heavy(tmp_path: Path) -> None:
     code = """\
 import sys
 from orionbed.cli import main
-for command in (["--help"], ["--version"], ["check", "minimal"], ["ls"], ["schema"], ["doctor"], ["show", "x"]):
+for command in (["--help"], ["schedule", "--help"], ["--version"], ["check", "minimal"], ["ls"], ["schema"], ["doctor"],
+                ["show", "x"], ["schedule", "zb-2p", "--stages", "4", "--microbatches", "8"]):
     sys.argv = ["orionbed", *command]
     try:
         main()

@@ -10,7 +10,9 @@ from orionbed.cli.check import check
 from orionbed.cli.ending import EXIT_VOID, Interrupted, explained, interruptible, tolerant
 from orionbed.cli.inspect_runs import compare, list_command, report, show
 from orionbed.cli.run import run
+from orionbed.cli.schedule import schedule
 from orionbed.cli.upkeep import clean, doctor, schema
+from orionbed.cli.validate import validate
 
 app = typer.Typer(
     name="orionbed",
@@ -28,6 +30,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ls": list_command,
     "show": show,
     "compare": compare,
+    "schedule": schedule,
+    "validate": validate,
     "schema": schema,
     "doctor": doctor,
     "clean": clean,

@@ -24,6 +24,10 @@ class Interrupted(BaseException):
     """
 
 
+class InputError(ValueError):
+    """What the command line says cannot be used; the message says which part of it and what to do."""
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the program, its worker processes included, by way of every `finally`."""
@@ -81,9 +85,11 @@ def explained(error: Exception) -> tuple[int, str] | None:
     from orionbed.ledger import LedgerError
     from orionbed.runs import RunError
     from orionbed.scenario import ScenarioError
+    from orionbed.schedule.order import ScheduleError
+    from orionbed.validation.facts import DataError
     from orionbed.waterfall import WaterfallError
 
-    if isinstance(error, BackendError | RunError | ScenarioError):
+    if isinstance(error, BackendError | DataError | InputError | RunError | ScenarioError | ScheduleError):
         return EXIT_INPUT, str(error)
     if isinstance(error, LedgerError | WaterfallError):
         return EXIT_VOID, f"the run is void, nothing was written: {error}; please report this with the scenario"

@@ -1,7 +1,6 @@
 """`orionbed run`: simulate or execute a scenario, write its folder, print where the report is."""
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +40,7 @@ def run(
     """Run a scenario, write its folder and its report, and print where the report is."""
     from orionbed import backends
     from orionbed.cli.progress import Console
+    from orionbed.processes import num_cores
     from orionbed.runs import is_done, read_summary, run_id, unfinished, with_seed
     from orionbed.scenario import load
 
@@ -54,7 +54,7 @@ def run(
     if not force and is_done(target, identity, the_scenario):
         console.line(f"run {identity} is already done; --force runs it again")
     else:
-        job = _Job(the_scenario, module, identity, _given_text(scenario), samples, jobs or _num_cores())
+        job = _Job(the_scenario, module, identity, _given_text(scenario), samples, jobs or num_cores())
         with unfinished(target, force=force) as folder:
             _write_run(job, folder, console)
     _finish(target, read_summary(target), console, as_json=as_json)
@@ -78,11 +78,6 @@ def _given_text(name: str) -> bytes | None:
 
     found = scenario_file(name)
     return found[0].read_bytes() if found is not None and found[0].is_file() else None
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_run(job: _Job, folder: Path, console: "Console") -> None:

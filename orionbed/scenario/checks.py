@@ -9,7 +9,7 @@ from orionbed.scenario import packaged
 from orionbed.scenario.fields import Loc
 from orionbed.scenario.keys import all_keys, look_up
 from orionbed.scenario.network import VARIABILITIES
-from orionbed.scenario.problems import did_you_mean, listed
+from orionbed.scenario.problems import ScenarioError, did_you_mean, listed
 from orionbed.scenario.schedules import BottleneckBoundary, QuantizeBoundary, TopKBoundary
 from orionbed.scenario.schema import Scenario
 
@@ -116,6 +116,42 @@ def _names(sections: Sections) -> Iterator[Issue]:
         yield Issue(("peers", "gpu"), packaged.unknown_gpu(gpu))
 
 
+def _gpus(sections: Sections) -> Iterator[Issue]:
+    peers = sections["peers"]
+    if next(_names(sections), None) is not None:
+        return
+    from orionbed.scenario.gpu import gpu_profile
+
+    try:
+        profile = gpu_profile(peers.gpu)
+    except ScenarioError as error:
+        yield Issue(("peers", "gpu"), f"is a GPU profile with mistakes: {error.problems[0]}")
+        return
+    if peers.gpus > 1 and peers.gpu_link is None and profile.link is None:
+        text = f"{peers.gpus} GPUs, but the profile {profile.name} has no `link` between them; give peers.gpu_link"
+        yield Issue(("peers", "gpus"), text)
+
+
+def _heads(sections: Sections) -> Iterator[Issue]:
+    heads, gpus = sections["model"].heads, sections["peers"].gpus
+    if heads % gpus:
+        yield Issue(("peers", "gpus"), f"{gpus} GPUs do not divide {heads} attention heads; choose a divisor of {heads}")
+
+
+def _measured(sections: Sections) -> Iterator[Issue]:
+    measured, pipeline = sections["peers"].measured, sections["pipeline"]
+    per_stage = _chunks_per_stage(pipeline.schedule)
+    if measured is None or per_stage is None:
+        return
+    pieces = pipeline.stages * per_stage
+    each = "stage" if per_stage == 1 else f"piece, {per_stage} on each of {pipeline.stages} stages"
+    for name in type(measured).model_fields:
+        times = getattr(measured, name)
+        if isinstance(times, tuple) and len(times) != pieces:
+            text = f"has {len(times)} entries for {pieces} pieces of the model; give one time per {each}, or one for all"
+            yield Issue(("peers", "measured", name), text)
+
+
 def _network(sections: Sections) -> Iterator[Issue]:
     network = sections["network"]
     tables = packaged.names("delays", ".csv")
@@ -213,6 +249,9 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]
     (("model", "pipeline"), _boundary),
     (("pipeline", "peers"), _sites),
     (("peers",), _names),
+    (("peers",), _gpus),
+    (("model", "peers"), _heads),
+    (("pipeline", "peers"), _measured),
     (("network",), _network),
     (("peers", "network"), _places),
     ((), _positive),

@@ -202,9 +202,10 @@ class Peers(Block):
     sites: dict[str, Annotated[int, Field(ge=0)]] = Field(
         min_length=1, description="Number of peers on each site; they add up to stages x replicas."
     )
-    placement: Literal["spread", "grouped"] = Field(
+    placement: Literal["spread", "grouped", "packed"] = Field(
         default="spread",
-        description="`spread` (default) puts neighbouring stages on different sites, `grouped` keeps them together.",
+        description="`spread` (default) puts neighbouring stages on different sites, `grouped` keeps them together, "
+        "`packed` keeps the replicas of a stage together.",
     )
     speed: NumberDist = Field(
         default=Constant[NotNegative](value=1.0),

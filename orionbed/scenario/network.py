@@ -79,6 +79,11 @@ class Transport(Block):
     congestion: Literal["cubic", "reno", "bbr"] = Field(
         default="cubic", description="Congestion control: cubic (default), reno or bbr."
     )
+    synchronous: bool = Field(
+        default=False,
+        description="Whether a peer sends one message at a time, each until it has arrived, and takes none from a peer "
+        "that it is sending to (default false: messages are asynchronous); for schedules with a fixed batch.",
+    )
     tls: bool = Field(default=True, description="Whether a new connection makes a TLS 1.3 handshake (default true).")
 
 
@@ -111,6 +116,10 @@ class Network(Block):
     delay: Delay = Field(
         default="us-metros",
         description="One-way delay: a table of scenarios/delays (default us-metros), or one value like 20 ms.",
+    )
+    delay_inside: Duration | None = Field(
+        default=None,
+        description="One-way delay between two peers of one site (default null: as the table or `delay` says).",
     )
     jitter: JitterOrNone = Field(default=Jitter(), description="Random extra delay of messages, or none.")
     variability: str = Field(

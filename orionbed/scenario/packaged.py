@@ -5,14 +5,27 @@ import os
 from pathlib import Path
 
 import orionbed
-from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_mean
+from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_mean, nearest
 
 FOLDER = Path(orionbed.__file__).resolve().parent.parent / "scenarios"
+PEERS = "peers"
+"""The folder of scenarios of other systems; their names may be given with or without it."""
 
 
 def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:
     """Names, without ending, of the packaged files of one kind."""
     return sorted(path.stem for path in (FOLDER / subfolder).glob(f"*{ending}"))
+
+
+def scenarios() -> list[str]:
+    """What the packaged scenarios are called, those of other systems behind their folder: `minimal`, `peers/...`."""
+    return names() + [f"{PEERS}/{name}" for name in names(PEERS)]
+
+
+def _inside(name: str) -> str | None:
+    """The packaged scenario that `name` means, as `scenarios` calls it, or None."""
+    inside = name.removeprefix("scenarios/").removesuffix(".yaml")
+    return next((known for known in (inside, f"{PEERS}/{inside}") if known in scenarios()), None)
 
 
 def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | None = None) -> tuple[Path, str] | None:
@@ -24,8 +37,8 @@ def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | Non
     for candidate in (base / name, base / f"{name}.yaml"):
         if candidate.is_file() and not (not_this and candidate.resolve() == not_this):
             return candidate, os.path.normpath(candidate)
-    inside = name.removeprefix("scenarios/").removesuffix(".yaml")
-    if inside in names():
+    inside = _inside(name)
+    if inside is not None:
         return FOLDER / f"{inside}.yaml", f"scenarios/{inside}.yaml"
     # A folder, which reading will refuse, or a pipe, which it will not.
     other = base / name
@@ -34,9 +47,10 @@ def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | Non
 
 def missing(name: str) -> str:
     """What to say about a scenario that is not there."""
-    known = names()
-    hint = did_you_mean(name.removesuffix(".yaml").rpartition("/")[2], known)
-    return f"no such file, nor a packaged scenario{hint or '; packaged are ' + ', '.join(known)}"
+    short = {known.rpartition("/")[2]: known for known in scenarios()}
+    near = nearest(name.removesuffix(".yaml").rpartition("/")[2], list(short))
+    hint = f"; did you mean {short[near]}?" if near else f"; packaged are {', '.join(short.values())}"
+    return f"no such file, nor a packaged scenario{hint}"
 
 
 def delay_sites(table: str) -> list[str]:

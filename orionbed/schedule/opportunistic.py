@@ -133,6 +133,15 @@ class OpportunisticPolicy:
             self._held.discard(action.microbatch)
             self._finished += 1
 
+    def partner(self) -> int | None:
+        """Return the other peer that the input of the next action comes from."""
+        action = self._next()
+        if action is not None and action.kind == "F" and self.stage:
+            return self._peers[self.stage - 1]
+        if action is not None and action.kind in {"B", "I"} and not self._is_last:
+            return self._peers[self.stage + 1]
+        return None
+
     def opens_pair(self, action: Action) -> bool:  # noqa: ARG002
         """Never: every result goes out at once."""
         return False

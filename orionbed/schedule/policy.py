@@ -40,6 +40,9 @@ class Policy(Protocol):
     def ready(self) -> bool:
         """Whether `next_action` would give an action."""
 
+    def partner(self) -> int | None:
+        """Return the other peer that the input of the next action comes from, for peers with synchronous messages."""
+
     def opens_pair(self, action: Action) -> bool:
         """Whether the result of `action`, just finished, goes out only with that of the next one."""
 

@@ -123,6 +123,10 @@ class QueueDrivenPolicy:
             self._backwards_since_step = 0
             self.num_steps += 1
 
+    def partner(self) -> int | None:
+        """Nobody: messages do not wait for one another."""
+        return None
+
     def opens_pair(self, action: Action) -> bool:  # noqa: ARG002
         """Never: every result goes out at once."""
         return False

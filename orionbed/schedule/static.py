@@ -6,7 +6,7 @@ from orionbed.schedule.actions import Action
 from orionbed.schedule.order import Order
 from orionbed.schedule.policy import Waiting
 from orionbed.schedule.routers import StageView
-from orionbed.schedule.timing import needed_input, provided_input
+from orionbed.schedule.timing import needed_input, provided_input, source_chunk
 
 
 class StaticPolicy:
@@ -83,6 +83,14 @@ class StaticPolicy:
         if action.kind == "F":
             self._started[action.microbatch] = self._started.get(action.microbatch, 0) + 1
         return action
+
+    def partner(self) -> int | None:
+        """Return the other peer that the input of the next action comes from."""
+        head = self._actions[self._position]
+        if head.kind == "STEP" or needed_input(head, self._order.num_chunks) is None:
+            return None
+        peer = self._peers[self._order.stage_of[source_chunk(head)]]
+        return None if peer == self._peers[self._order.stage_of[head.chunk]] else peer
 
     def opens_pair(self, action: Action) -> bool:
         """Whether the result of `action`, just finished, goes out only with that of the next one."""

@@ -54,12 +54,14 @@ def equal_times(num_chunks: int, forward_s: float, input_gradient_s: float, weig
 class Hops:
     """What it takes to get a message from one stage to another; nothing between chunks of one stage.
 
-    `between` overrides the common values for single pairs (sender, receiver) -> (transfer_s, delay_s).
+    `between` overrides the common values for single pairs (sender, receiver) -> (transfer_s, delay_s). `synchronous`
+    stages send one message at a time, each until it has arrived, and take nothing from a stage they are sending to.
     """
 
     delay_s: float = 0.0
     transfer_s: float = 0.0
     between: Mapping[tuple[int, int], tuple[float, float]] | None = None
+    synchronous: bool = False
 
     def of(self, sender: int, receiver: int) -> tuple[float, float]:
         """Seconds on the link, and seconds of delay after it."""
@@ -124,6 +126,7 @@ class _Timing:
         self.hops = hops
         self.ready_s: dict[tuple[str, int, int], float] = {}
         self.link_free_s: dict[tuple[int, int], float] = {}
+        self.channel_free_s = [0.0] * order.num_stages
         self.busy_until_s = list(begin_s)
         self.starts_s: list[list[float]] = [[] for _ in order.lists]
         self.waiting: dict[tuple[str, int, int], int] = {}
@@ -152,7 +155,7 @@ class _Timing:
                     if needed not in self.ready_s:
                         self.waiting[needed] = stage
                         return
-                    start_s = max(start_s, self.ready_s[needed])
+                    start_s = max(start_s, self.ready_s[needed], self._engaged_s(stage, one))
             for one in both:
                 starts.append(start_s)
                 start_s += self.times.of(one)
@@ -160,15 +163,26 @@ class _Timing:
             for one in both:
                 self._send(stage, one, start_s)
 
+    def _engaged_s(self, stage: int, action: Action) -> float:
+        """Until when a synchronous stage is sending to the stage that `action` has its input from."""
+        partner = self.order.stage_of[source_chunk(action)]
+        if not self.hops.synchronous or partner == stage:
+            return 0.0
+        return self.link_free_s.get((stage, partner), 0.0)
+
     def _send(self, stage: int, action: Action, end_s: float) -> None:
         sent = provided_input(action, self.order.num_chunks)
         if sent is None:
             return
         receiver = self.order.stage_of[sent[1]]
         transfer_s, delay_s = self.hops.of(stage, receiver)
-        leaves_s = max(end_s, self.link_free_s.get((stage, receiver), 0.0)) + transfer_s
-        self.link_free_s[stage, receiver] = leaves_s
-        self.ready_s[sent] = leaves_s + delay_s
+        if self.hops.synchronous and receiver != stage:
+            self.channel_free_s[stage] = max(end_s, self.channel_free_s[stage]) + transfer_s + delay_s
+            self.link_free_s[stage, receiver] = self.ready_s[sent] = self.channel_free_s[stage]
+        else:
+            leaves_s = max(end_s, self.link_free_s.get((stage, receiver), 0.0)) + transfer_s
+            self.link_free_s[stage, receiver] = leaves_s
+            self.ready_s[sent] = leaves_s + delay_s
         if sent in self.waiting:
             self.todo.append(self.waiting.pop(sent))
 
@@ -181,6 +195,11 @@ def needed_input(action: Action, num_chunks: int) -> tuple[str, int, int] | None
     if kind in {"B", "I"} and chunk < num_chunks - 1:
         return ("B", chunk, microbatch)
     return None
+
+
+def source_chunk(action: Action) -> int:
+    """Return the chunk that an action's input comes from, for an action that needs one."""
+    return action.chunk - 1 if action.kind == "F" else action.chunk + 1
 
 
 def provided_input(action: Action, num_chunks: int) -> tuple[str, int, int] | None:

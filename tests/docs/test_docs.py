@@ -15,10 +15,13 @@ import typer
 from typer.testing import CliRunner
 
 from orionbed import waterfall
+from orionbed.advice import schedule_block
 from orionbed.bandwidth_trace import read_trace
 from orionbed.cli import app
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import load
+from orionbed.schedule.catalogue import ENTRIES, Wanted
+from orionbed.schedule.timing import Hops, equal_times, peak_activations, time_order
 from orionbed.tracing import CAUSE_LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +115,7 @@ def test_every_yaml_block_is_a_file() -> None:
         assert all(fence.text.startswith("# ") for fence in fences(page) if fence.language == "yaml"), page
 
 
-OUTPUTS = [fence for fence in fences(TUTORIAL) if fence.marker.startswith("output of: ")]
+OUTPUTS = [fence for page in PAGES for fence in fences(page) if fence.marker.startswith("output of: ")]
 
 
 @pytest.mark.parametrize("fence", OUTPUTS, ids=lambda fence: fence.marker)
@@ -189,10 +192,27 @@ def test_the_reference_has_every_key_of_a_summary(reference: Any, followed: Path
     summary = json.loads((followed / "runs/first/summary.json").read_text("utf-8"))
     found = set(keys(summary))
     assert [key for key in sorted(found) if not any(p.fullmatch(key) for p in patterns)] == []
-    # Not in a short run without published figures, samples and curve.
-    absent = ("published[]", "contradictions[]", "datacenter.published[]", "bands", "curve_needed[]", "faults[]")
+    # Not in a short queue-driven run without published figures, samples and curve.
+    absent = (
+        "schedule.",
+        "published[]",
+        "contradictions[]",
+        "datacenter.published[]",
+        "bands",
+        "curve_needed[]",
+        "faults[]",
+    )
     missing = [key for key, p in zip(described, patterns, strict=True) if not any(p.fullmatch(k) for k in found)]
     assert [key for key in missing if not key.startswith((*absent, "microbatches.dropped_by_reason"))] == []
+
+
+def test_the_reference_has_every_key_of_a_summarys_schedule(reference: Any) -> None:
+    block = schedule_block(make_plan(load("minimal", ["pipeline.schedule={kind: 1f1b, microbatches: 4}"])))
+    described = [key for key, _, _ in reference.words.SUMMARY if key.startswith("schedule.")]
+    patterns = [re.compile(re.escape(key).replace(r"\*", ".+")) for key in described]
+    found = set(keys({"schedule": block}))
+    assert [key for key in sorted(found) if not any(p.fullmatch(key) for p in patterns)] == []
+    assert [key for key, p in zip(described, patterns, strict=True) if not any(map(p.fullmatch, found))] == []
 
 
 def anchors(page: Path) -> set[str]:
@@ -224,6 +244,20 @@ def test_cited_code_exists(page: Path) -> None:
 def test_every_cause_is_explained(page: Path) -> None:
     text = page.read_text("utf-8")
     assert [cause for cause in CAUSE_LABELS if f"`{cause}`" not in text] == []
+
+
+def test_the_table_of_schedules_is_what_they_take() -> None:
+    text = (DOCS / "how-to/choose-a-schedule.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)`(, split backward)? \| ([\d. |]+) \|$", text, re.MULTILINE)
+    assert {name for name, _, _ in rows} == set(ENTRIES)
+    for name, splits, cells in rows:
+        *seconds, held = map(float, cells.split(" | "))
+        chunks = ENTRIES[name].chunks or 2
+        times = equal_times(8 * chunks, *(1.0 / chunks,) * 3)
+        for hop_s, step_s in zip((0.0, 0.1, 0.5, 2.0), seconds, strict=True):
+            order = ENTRIES[name].make(Wanted(8, 32, times, Hops(hop_s), splits=bool(splits)))
+            assert time_order(order, times, Hops(hop_s)).makespan_s == pytest.approx(step_s, abs=0.051), name
+            assert hop_s != 0.5 or max(peak_activations(order)) == pytest.approx(held), name
 
 
 @pytest.fixture(name="orion", scope="module")

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from orionbed.scenario import Problem, ScenarioError, gpu_profile, load
+from orionbed.scenario.packaged import gpu_file
 from orionbed.scenario.yaml_file import read_text
 
 GOOD = """\
@@ -104,7 +105,7 @@ WRONG: list[tuple[str, ...]] = [
     (
         "window: 8",
         "window: 8, microbatches: 4",
-        "15:38: pipeline.schedule.microbatches: it belongs to kind gpipe or 1f1b, remove it or change the kind",
+        "15:38: pipeline.schedule.microbatches: it belongs to kind gpipe, 1f1b, zb-h1, zb-h2, zb-1p, zb-2p, zb-v,",
     ),
     ("window: 8", "windw: 8", "15:27: pipeline.schedule.windw: did you mean window?"),
     ("window: 8", "window: 8, router: swam", "15:46: pipeline.schedule.router: did you mean swarm?"),
@@ -118,11 +119,49 @@ WRONG: list[tuple[str, ...]] = [
         "kind: 1f1b, microbatches: 8, window: 4",
         "15:43: pipeline.schedule.window: it belongs to kind queue, remove it or change the kind",
     ),
+    (
+        "kind: queue, window: 8",
+        "kind: zb-h1, microbatches: 8, chunks: 2",
+        "15:44: pipeline.schedule.chunks: it belongs to kind interleaved-1f1b, remove it or change the kind",
+    ),
+    (
+        "kind: queue, window: 8",
+        "kind: zbh1, microbatches: 8",
+        "15:20: pipeline.schedule.kind: did you mean zb-h1?",
+    ),
+    (
+        "kind: queue, window: 8",
+        "kind: interleaved-1f1b, microbatches: 8, chunks: 2",
+        "13:10: pipeline.split: has 4 entries for 8 pieces (2 on each of 4 stages); give one number of layers per piece",
+    ),
+    (
+        "split: [6, 6, 6, 6]\n  boundary: {kind: resbm, width: 64}\n  schedule: {kind: queue, window: 8}",
+        "schedule: {kind: interleaved-1f1b, microbatches: 8, chunks: 7}",
+        "11:11: pipeline.stages: 28 pieces (7 on each of 4 stages) for 24 layers; give every piece a layer",
+    ),
+    (
+        "kind: queue, window: 8",
+        "kind: csv, file: nothere.csv",
+        "15:31: pipeline.schedule.file: is no schedule: [Errno 2] No such file or directory",
+    ),
     ("gpu: a100-80gb", "gpu: a100-80", "17:8: peers.gpu: or a path to a .yaml file)"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: 1.2", "18:15: peers.efficiency: must be at most 1, not 1.2"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: by-sape", "18:15: peers.efficiency: did you mean by-shape?"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: 0", "18:15: peers.efficiency: must be greater than 0, not 0"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  speed: 0", "18:10: peers.speed: raise its lowest value"),
+    ("gpu: a100-80gb", "gpu: a100-80gb\n  gpus: 3", "18:9: peers.gpus: 3 GPUs do not divide 16 attention heads; choose"),
+    ("gpu: a100-80gb", "gpu: a100-80gb\n  gpu_link: 100 Gb/s", "18:13: peers.gpu_link: did you mean GB/s?"),
+    (
+        "gpu: a100-80gb",
+        "gpu: a100-80gb\n  measured: {forward: [1 s, 2 s], input_gradient: 1 s, weight_gradient: [1 s, 1 s, 1 s, 1 s]}",
+        "18:23: peers.measured.forward: has 2 entries for 4 pieces of the model; give one time per stage, or one",
+    ),
+    (
+        "gpu: a100-80gb",
+        "gpu: a100-80gb\n  measured: {forward: 1, input_gradient: 1 s}",
+        "18:3: peers.measured.weight_gradient: add `weight_gradient` (gradient of the weights, likewise)",
+        "18:23: peers.measured.forward: write one of ns, us, ms, s, min, h, d after it, like 20 ms",
+    ),
     ("{ohio: 4, oregon: 4}", "{ohio: 4, oregon: 3}", "18:3: peers.sites: add 1 (0 empties an inherited site)"),
     ("{ohio: 4, oregon: 4}", "{ohio: 4, oregon: 5}", "18:3: peers.sites: remove 1 (0 empties an inherited site)"),
     ("{ohio: 4, oregon: 4}", "{ohio: 4, oregon: -4}", "18:28: peers.sites.oregon: must be at least 0, not -4"),
@@ -182,6 +221,21 @@ WRONG: list[tuple[str, ...]] = [
     ("merge: {every: 57 min}", "merge: {every: 0 s}", "24:16: merge.every: must be greater than 0, not '0 s'"),
     ("57 min", "57", "24:16: merge.every: write one of ns, us, ms, s, min, h, d after it, like 20 ms"),
     ("57 min", "57 minutes", "24:16: merge.every: did you mean min?"),
+    (
+        "merge: {every: 57 min}",
+        "merge: {every: 57 min}\nsync: {every: 1}",
+        "25:1: sync: a queue-driven one averages by `merge`; write sync: none",
+    ),
+    (
+        "merge: {every: 57 min}",
+        "merge: {every: 57 min}\nsync: {every: 6, fragments: 4}",
+        "25:29: sync.fragments: 4 fragments do not divide every 6; choose a divisor of 6",
+    ),
+    (
+        "merge: {every: 57 min}",
+        "merge: {every: 57 min}\nsync: {algorithm: rng}",
+        "25:19: sync.algorithm: must be ring, tree, sharded-ps, central-ps or gather, not 'rng'; did you mean ring?",
+    ),
     ("churn: none", "churn: {up: 0 s, down: 5 min}", "25:13: churn.up: raise its lowest value"),
     ("$1.25", "1.25", "27:18: cost.gpu_hour: write a price per hour like $1.25/h"),
     ("$1.25", "$1.25/d", "27:18: cost.gpu_hour: write a price per hour in $/h, like $1.25/h"),
@@ -275,6 +329,12 @@ WRONG: list[tuple[str, ...]] = [
         "merge.every: {dist: uniform, low: 30 min, high: 90 min}",
         "provenance: {choice: [4, 5]}",
         "34:3: uncertain.provenance: sections are name, title, model, batch, pipeline, peers,",
+    ),
+    (
+        "  vocab: 32000",
+        "  vocab: 32000\n  positions: 512\n  attention: unfused",
+        "9:14: model.positions: are learned only in gpt blocks; remove the key, or use block: gpt",
+        "10:14: model.attention: is known step by step only for gpt blocks; use flash, or block: gpt",
     ),
     ("  layers: 24", "\tlayers: 24", "3:1: indent with spaces, not tabs"),
     ("[6, 6, 6, 6]", "[6, 6", "14:11: check brackets, quotes and indentation"),
@@ -399,6 +459,55 @@ def test_whatever_is_written_is_loaded_or_explained(path, seed):
             for problem in error.problems:
                 assert problem.place.line == 1
                 assert problem.message
+
+
+@pytest.mark.parametrize("kind", ["gpipe", "1f1b", "zb-h1", "zb-h2", "zb-1p", "zb-2p", "zb-v", "dualpipe-v"])
+def test_every_fixed_order_is_a_schedule(path, kind):
+    """Also those with two pieces of the model on each stage, if the split says what each piece holds."""
+    text = GOOD.replace("kind: queue, window: 8", f"kind: {kind}, microbatches: 8")
+    if kind in {"zb-v", "dualpipe-v"}:
+        [problem] = problems_of(path, text)
+        assert "has 4 entries for 8 pieces (2 on each of 4 stages)" in problem.message
+        text = text.replace("[6, 6, 6, 6]", "[3, 3, 3, 3, 3, 3, 3, 3]")
+    path.write_text(text, encoding="utf-8")
+    assert load(path).pipeline.schedule.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("0F0,0X0\n", "is no schedule: {file}:1: cell 2: '0X0' is no action"),
+        ("0F0,0B0\n1F0,1B0\n", "lists 2 stages, but pipeline.stages is 4; make them agree"),
+    ],
+)
+def test_schedule_files_that_do_not_fit(path, tmp_path, content, said):
+    file = tmp_path / "order.csv"
+    file.write_text(content, encoding="utf-8")
+    [problem] = problems_of(path, GOOD.replace("kind: queue, window: 8", f"kind: csv, file: {file}"))
+    assert problem.key == "pipeline.schedule.file"
+    assert said.format(file=file) in problem.message
+
+
+def test_several_gpus_need_a_link(path, tmp_path):
+    profile = read_text(gpu_file("a100-80gb")[0].read_text(encoding="utf-8"), "a100").plain()
+    del profile["link"]
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(json.dumps(profile), encoding="utf-8")
+    text = GOOD.replace("gpu: a100-80gb", f"gpu: {alone}\n  gpus: 2")
+    [problem] = problems_of(path, text)
+    assert problem.key == "peers.gpus"
+    assert problem.message == "2 GPUs, but the profile a100-80gb has no `link` between them; give peers.gpu_link"
+    path.write_text(text.replace("gpus: 2", "gpus: 2\n  gpu_link: 10 GB/s"), encoding="utf-8")
+    assert load(path).peers.gpu_link == 10e9
+
+
+def test_a_broken_gpu_profile_hides_nothing_else(path, tmp_path):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: g\npeak: 312 TFLOPS\n", encoding="utf-8")
+    text = GOOD.replace("gpu: a100-80gb", f"gpu: {broken}\n  gpus: 3").replace("oregon: 4}", "oregon: 3}")
+    found = problems_of(path, text)
+    assert [problem.key for problem in found] == ["peers.gpu", "peers.gpus", "peers.sites"]
+    assert f"is a GPU profile with mistakes: {broken}:" in found[0].message
 
 
 def test_missing_file(tmp_path):

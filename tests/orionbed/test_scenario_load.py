@@ -5,7 +5,7 @@ import re
 import pytest
 
 from orionbed.scenario import ScenarioError, gpu_profile, load
-from orionbed.scenario.packaged import FOLDER, names
+from orionbed.scenario.packaged import FOLDER, names, scenarios
 
 BASE = """\
 name: base
@@ -53,7 +53,7 @@ def refused(call, *args):
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", scenarios())
 def test_every_packaged_scenario_loads(name):
     assert load(FOLDER / f"{name}.yaml")
 
@@ -62,6 +62,19 @@ def test_every_packaged_scenario_loads(name):
 def test_names_of_packaged_scenarios(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert load(name).name == "minimal"
+
+
+@pytest.mark.parametrize("name", names("peers"))
+def test_names_of_packaged_scenarios_of_other_systems(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for called in (name, f"{name}.yaml", f"peers/{name}", f"scenarios/peers/{name}", f"scenarios/peers/{name}.yaml"):
+        assert load(called).name == name
+    (tmp_path / "child.yaml").write_text(f"extends: peers/{name}\ntitle: mine\n", encoding="utf-8")
+    assert load("child.yaml").title == "mine"
+
+
+def test_no_name_is_packaged_twice():
+    assert not set(names()) & set(names("peers"))
 
 
 def test_a_file_comes_before_a_packaged_scenario(folder, monkeypatch):
@@ -80,7 +93,11 @@ def test_a_folder_does_not_hide_a_packaged_scenario(tmp_path, monkeypatch):
 def test_unknown_names_say_what_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "nimal: no such file, nor a packaged scenario; did you mean minimal?" in refused(load, "nimal")
-    assert "packaged are minimal, " in refused(load, "zzz.yaml")
+    said = refused(load, "zzz.yaml")
+    assert "packaged are minimal, " in said
+    assert said.endswith(", ".join(scenarios()))
+    for near in ("intelect-1", "peers/intelect-1.yaml", "scenarios/peers/intellect1"):
+        assert refused(load, near).endswith("nor a packaged scenario; did you mean peers/intellect-1?")
 
 
 @pytest.mark.parametrize("name", names("gpus"))

@@ -11,7 +11,7 @@ from orionbed.scenario import GpuProfile, Scenario, json_schema, load, to_yaml
 from orionbed.scenario.fields import Block
 from orionbed.scenario.keys import field_type, members
 from orionbed.scenario.layout import Model
-from orionbed.scenario.packaged import FOLDER, names
+from orionbed.scenario.packaged import FOLDER, scenarios
 from orionbed.scenario.sections import Merge, Run
 from orionbed.scenario.yaml_file import read_file, read_text
 
@@ -23,7 +23,7 @@ def validator():
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", scenarios())
 def test_packaged_scenarios_follow_the_json_schema(validator, name):
     validator.validate(read_file(FOLDER / f"{name}.yaml").plain())
     validator.validate(read_text(to_yaml(load(name)), name).plain())

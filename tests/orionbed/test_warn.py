@@ -8,7 +8,7 @@ import pytest
 from orionbed.warn import warnings_of
 
 
-def result(*, fits: bool = True, hours: float = 10.0) -> Any:
+def result(*, fits: bool = True, hours: float = 10.0, replicas: int = 1, **sections: Any) -> Any:
     stages = [
         SimpleNamespace(index=index, memory=SimpleNamespace(total_bytes=total))
         for index, total in enumerate((70e9, 90e9))
@@ -17,8 +17,11 @@ def result(*, fits: bool = True, hours: float = 10.0) -> Any:
         fits=fits,
         stages=stages,
         peers=[None] * 20,
+        num_replicas=replicas,
         gpu=SimpleNamespace(name="a100-80gb", memory=80e9),
-        scenario=SimpleNamespace(run=SimpleNamespace(peak_window=6 * 3600.0)),
+        scenario=SimpleNamespace(
+            run=SimpleNamespace(peak_window=6 * 3600.0), **{"sync": "none", "merge": "none", **sections}
+        ),
     )
     return SimpleNamespace(plan=plan, duration_s=hours * 3600.0)
 
@@ -31,10 +34,11 @@ def summary(**changes: Any) -> dict[str, Any]:
         "merges": {"count": 10, "missed": 10},
         "published": [],
         "aborted": None,
+        "schedule": None,
         "cost": {"egress_usd": 0.0, "egress_usd_at_list_price": 10.0, "gpu_usd": 100.0},
     }
     for key, value in changes.items():
-        blocks[key] = {**blocks[key], **value} if isinstance(value, dict) else value
+        blocks[key] = {**(blocks[key] or {}), **value} if isinstance(value, dict) else value
     return blocks
 
 
@@ -107,3 +111,34 @@ def test_a_published_figure_that_nothing_stands_beside() -> None:
     warned = found(result(), summary(published=rows))
     assert list(warned) == ["published-unknown"]
     assert "'mfu.wallclock'" in warned["published-unknown"]
+
+
+def orders(gain: float, *, fits: bool = True) -> dict[str, Any]:
+    own = {"name": "1f1b", "own": True, "fits": True, "gain": 0.0, "step_s": 10.0}
+    settings = {"kind": "opportunistic", "microbatches": 8, "memory_limit": None, "split_backward": True}
+    other = {"name": "opportunistic", "own": False, "fits": fits, "gain": gain, "step_s": 10.0 * (1.0 - gain)}
+    return {
+        "name": "1f1b",
+        "step_s_without_contention": 10.0,
+        "advice": [own, other | {"settings": settings}],
+        "best": "opportunistic",
+        "gain": gain,
+    }
+
+
+def test_a_schedule_that_a_better_one_would_fit_beside() -> None:
+    entries = warnings_of(result(), summary(schedule=orders(0.12)), baseline_fits=True)
+    assert [entry["code"] for entry in entries] == ["schedule"]
+    assert "12% shorter: opportunistic with backwards split fits the memory and takes 8.8 s" in entries[0]["message"]
+    assert "{kind: opportunistic, microbatches: 8, split_backward: true}" in entries[0]["advice"]
+    assert "1F1B pays 2 (p-1)(m/p+1) - 2 hop times per step, GPipe 2 (p-1)" in entries[0]["advice"]
+    assert found(result(), summary(schedule=orders(0.05))) == {}
+
+
+def test_replicas_that_never_agree() -> None:
+    messages = found(result(replicas=3), summary(schedule=orders(0.0)))
+    assert list(messages) == ["no-sync"]
+    assert messages["no-sync"].startswith("the 3 replicas never exchange gradients")
+    assert found(result(replicas=3, sync=SimpleNamespace()), summary(schedule=orders(0.0))) == {}
+    assert found(result(replicas=3, merge=SimpleNamespace()), summary(schedule=orders(0.0))) == {}
+    assert found(result(replicas=3), summary()) == {}

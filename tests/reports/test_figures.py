@@ -11,12 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orionbed.schedule.catalogue import ENTRIES, Wanted
+from orionbed.schedule.timing import Hops, equal_times, time_order
 from orionbed.tracing import CAUSE_LABELS, Trace
 from reports import gantt
 from reports.figures import bands, bandwidth, links, stages, timeline, waterfall
 from reports.figures import gantt as gantt_figure
+from reports.figures import order as order_figure
 from reports.figures.drawing import Plot
-from reports.palette import CAUSE_COLOURS, FAMILIES, WORK_COLOURS, WORK_LABELS, cause_colour, cause_label
+from reports.palette import (
+    CAUSE_COLOURS,
+    FAMILIES,
+    ORDER_COLOURS,
+    ORDER_INKS,
+    WORK_COLOURS,
+    WORK_LABELS,
+    cause_colour,
+    cause_label,
+)
 from reports.run_folder import Run, load
 
 Editor = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
@@ -228,3 +240,36 @@ def test_windows_are_cut_to_their_times(run_folder: Path) -> None:
     half = window.until((window.from_s + window.until_s) / 2)
     assert (half.end_s <= half.until_s).all()
     assert 0 < len(half.row) < len(window.row)
+
+
+def order_plot(name: str, stages: int, microbatches: int, unit_s: float = 1.0) -> Plot:
+    chunks = ENTRIES[name].chunks or 2
+    times = equal_times(stages * chunks, unit_s / chunks, unit_s / chunks, unit_s / chunks)
+    order = ENTRIES[name].make(Wanted(stages, microbatches, times))
+    return order_figure.draw(time_order(order, times, Hops(0.1 * unit_s)), name)
+
+
+@pytest.mark.parametrize(("name", "stages", "microbatches"), [("1f1b", 4, 8), ("dualpipe-v", 4, 8), ("zb-2p", 20, 40)])
+def test_an_orders_boxes_are_its_operations(name: str, stages: int, microbatches: int) -> None:
+    plot = order_plot(name, stages, microbatches)
+    rows = data(plot)
+    assert {int(row["stage"]) for row in rows} == set(range(stages))
+    for kind in ("F",) if name == "dualpipe-v" else {row["kind"] for row in rows}:
+        assert sum(row["kind"] == kind for row in rows) == stages * microbatches * (2 if name == "dualpipe-v" else 1)
+    for stage in range(stages):
+        mine = [row for row in rows if int(row["stage"]) == stage]
+        for before, after in pairwise(mine):
+            assert float(after["start_s"]) >= float(before["end_s"]) - 1e-9
+    assert plot.png() == order_plot(name, stages, microbatches).png()
+    assert f"a step of {microbatches} micro-batches" in plot.reading
+
+
+def test_later_pieces_of_the_model_are_marked() -> None:
+    assert {row["piece"] for row in data(order_plot("interleaved-1f1b", 2, 4))} == {"0", "1"}
+    assert {row["piece"] for row in data(order_plot("gpipe", 2, 4))} == {"0"}
+    ET.fromstring(order_plot("zb-v", 2, 4, unit_s=1e-3).svg())
+
+
+def test_operations_of_an_order_are_told_apart() -> None:
+    assert len(set(ORDER_COLOURS.values())) == len(ORDER_COLOURS) == 4
+    assert ORDER_COLOURS.keys() == ORDER_INKS.keys() <= WORK_LABELS.keys()

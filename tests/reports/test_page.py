@@ -252,3 +252,81 @@ def test_a_published_number_without_ours_is_shown_without_error(run_folder: Path
     editor(run_folder, lambda summary: summary["published"][0].update(ours=None, error=None))
     row = verdict.published_rows(load(run_folder))[0]
     assert (row["ours"], row["error"], row["published"]) == ("–", "–", "30.8\u00a0%")
+
+
+def add_schedule(summary: dict[str, Any]) -> None:
+    def row(name: str, step_s: float | None, **more: Any) -> dict[str, Any]:
+        known = {"bubble": 0.25, "peak_memory_bytes": 40e9, "fits": True, "hops": None, "reason": None, "own": False}
+        gain = None if step_s is None else 1.0 - step_s / 20.0
+        return {"name": name, "settings": {"kind": name}, "step_s": step_s, "gain": gain, **known, **more}
+
+    summary["schedule"] = {
+        "name": "1f1b", "num_microbatches": 16, "step_s_without_contention": 20.0, "hop_s": 0.04,
+        "advice": [
+            row("gpipe", 18.0, hops=6, fits=False),
+            row("1f1b", 20.0, hops=28, own=True),
+            row("zb-v", None, fits=None, bubble=None, peak_memory_bytes=None, reason="12 pieces for 8 layers"),
+            row("opportunistic", 15.0, settings={"memory_limit": 7, "split_backward": True}),
+            row("interleaved-1f1b", 21.0, settings={"chunks": 2}),
+        ],
+        "best": "opportunistic", "gain": 0.25,
+    }  # fmt: skip
+    summary["syncs"] = {"count": 12, "mean_s": 3.5, "bytes_per_peer_and_step": 2e9}
+    summary["network"]["bytes_sync"] = 48e9
+
+
+@pytest.fixture
+def scheduled(run_folder: Path, editor: Editor) -> str:
+    return build([editor(run_folder, add_schedule)], run_folder / "out").read_text()
+
+
+def test_a_fixed_batch_has_a_section_on_its_schedule_after_the_waterfall(scheduled: str) -> None:
+    parsed = Page(scheduled)
+    sections = [name for name in parsed.ids if name in (*SECTIONS, "schedule")]
+    assert sections[:4] == ["verdict", "trust", "waterfall", "schedule"]
+    text = re.sub(r"\s+", " ", parsed.text.replace("\u00a0", " "))
+    assert (
+        "A step of 1f1b takes 20 s on this plan’s times and hops; opportunistic with backwards split, at most 7 held would take 25.0 % less"
+        in text
+    )
+    assert (
+        "A hop takes 40 ms (median of neighbours); in a step gpipe pays 6 hop times and 1f1b pays 28 hop times." in text
+    )
+    rows = text[text.index("orderstep") if "orderstep" in text else text.index("fullest stage") :]
+    names = (
+        "opportunistic with backwards split, at most 7 held",
+        "gpipe",
+        "1f1bthis run",
+        "interleaved-1f1b with 2 chunks",
+    )
+    places = [rows.index(name) for name in names]
+    assert places == sorted(places)
+    assert "gpipe18 s25.0 %40.0 GBno+10.0 %" in rows
+    assert "1f1bthis run20 s25.0 %40.0 GByes" in rows
+    assert "interleaved-1f1b with 2 chunks per stage21 s25.0 %40.0 GByes−5.0 %" in rows
+    assert "Not timed: zb-v: 12 pieces for 8 layers." in text
+
+
+def test_syncs_stand_beside_merges(scheduled: str, page: str) -> None:
+    text = re.sub(r"\s+", " ", Page(scheduled).text.replace("\u00a0", " "))
+    assert "syncs of replicas48.0 GB" in text
+    assert "syncs done123.5 s each on average; 2.00 GB per peer and step" in text
+    assert "syncs" not in Page(page).text
+
+
+def test_a_queue_driven_run_has_no_section_on_its_schedule(run_folder: Path, editor: Editor, page: str) -> None:
+    assert 'id="schedule"' not in page
+    built = build([editor(run_folder, lambda summary: summary.update(schedule=None))], run_folder / "out").read_text()
+    assert 'id="schedule"' not in built
+
+
+def test_an_own_order_that_nothing_beats_is_said_to_be(run_folder: Path, editor: Editor) -> None:
+    def change(summary: dict[str, Any]) -> None:
+        add_schedule(summary)
+        summary["schedule"] |= {"best": None, "gain": 0.0}
+        for row in summary["schedule"]["advice"]:
+            row |= {"hops": None, "fits": row["own"]}
+
+    text = Page(build([editor(run_folder, change)], run_folder / "out").read_text()).text.replace("\u00a0", " ")
+    assert "and no other order that fits the memory is shorter." in text
+    assert "hop times" not in text

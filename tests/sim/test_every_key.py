@@ -14,6 +14,11 @@ import yaml
 
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply, load, to_yaml
+from orionbed.scenario.keys import members
+from orionbed.scenario.layout import Measured
+from orionbed.scenario.schedules import Boundary, Schedule
+from orionbed.scenario.sections import Sync
+from orionbed.schedule.text import to_csv
 from orionbed.summary import summarise
 from orionbed.tables import marks, peers, stages, steps
 from sim.api import run, simulate_baseline
@@ -68,6 +73,9 @@ CHANGES: dict[str, Any] = {
     "model.vocab": 3000,
     "model.tied_embeddings": True,
     "model.dtype": "fp32",
+    "model.block": "gpt",
+    "model.positions": 256,
+    "model.attention": "unfused",
     "model.optimizer.state_bytes_per_parameter": 16,
     "batch.sequence": 300,
     "batch.sequences": 5,
@@ -80,6 +88,10 @@ CHANGES: dict[str, Any] = {
     "pipeline.boundary.keep": {"pipeline.boundary": {"kind": "topk", "keep": 10}},
     "pipeline.schedule.kind": {"pipeline.schedule": {"kind": "1f1b", "microbatches": 6}},
     "pipeline.schedule.microbatches": {"pipeline.schedule": {"kind": "gpipe", "microbatches": 4}},
+    "pipeline.schedule.chunks": 1,
+    "pipeline.schedule.memory_limit": 1,
+    "pipeline.schedule.split_backward": True,
+    "pipeline.schedule.file": None,
     "pipeline.schedule.window": 5,
     "pipeline.schedule.router": "random",
     "pipeline.schedule.status_every": 2.0,
@@ -92,6 +104,14 @@ CHANGES: dict[str, Any] = {
     "pipeline.schedule.poll_empty": 0.03,
     "pipeline.schedule.poll_full": 0.3,
     "peers.gpu": None,
+    "peers.gpus": 2,
+    "peers.gpu_link": 1e9,
+    "peers.sequence_parallel": True,
+    "peers.overlap_collectives": False,
+    "peers.measured": {"forward": 0.05, "input_gradient": 0.06, "weight_gradient": 0.02},
+    "peers.measured.forward": [0.05, 0.07, 0.05],
+    "peers.measured.input_gradient": 0.08,
+    "peers.measured.weight_gradient": 0.05,
     "peers.efficiency": 0.2,
     "peers.kernel_scale": 0.5,
     "peers.sites": {"virginia": 4, "ohio": 1, "oregon": 1},
@@ -104,6 +124,7 @@ CHANGES: dict[str, Any] = {
     "network.correlation": -0.9,
     "network.rate_is": "l2",
     "network.delay": 0.08,
+    "network.delay_inside": 0.05,
     "network.jitter": "none",
     "network.jitter.sd": 0.01,
     "network.jitter.spike_probability": 0.5,
@@ -116,6 +137,7 @@ CHANGES: dict[str, Any] = {
     "network.transport.loss": 1e-2,
     "network.transport.congestion": "bbr",
     "network.transport.tls": False,
+    "network.transport.synchronous": True,
     "network.site_uplink": 5e6,
     "network.site_downlink": 5e6,
     "network.wan": 3e6,
@@ -129,6 +151,15 @@ CHANGES: dict[str, Any] = {
     "merge.quorum_floor": 1.0,
     "merge.compute": 2.0,
     "merge.timeout": 1.0,
+    "sync": {"algorithm": "ring"},
+    "sync.algorithm": "gather",
+    "sync.every": 2,
+    "sync.bits": 8.0,
+    "sync.fragments": 2,
+    "sync.overlap": True,
+    "sync.buckets": 1,
+    "sync.behind": 2,
+    "sync.compute": 0.5,
     "churn": "none",
     "churn.up": 30.0,
     "churn.down": 9.0,
@@ -155,8 +186,35 @@ CHANGES: dict[str, Any] = {
     "title": "another",
 }  # fmt: skip
 
+FIXED = {"pipeline.schedule": {"kind": "1f1b", "microbatches": 6}, "merge": "none"}
+SYNCED = FIXED | {"sync": {"algorithm": "ring"}}
+LOCAL = FIXED | {"sync": {"algorithm": "ring", "every": 4}}
+OPPORTUNISTIC = {"pipeline.schedule": {"kind": "opportunistic", "microbatches": 6}}
+MEASURED = {"peers.measured": {"forward": 0.05, "input_gradient": 0.06, "weight_gradient": 0.02}}
+
 # What must hold for a key to matter.
 FIRST: dict[str, dict[str, Any]] = {
+    "model.positions": {"model.block": "gpt"},
+    "model.attention": {"model.block": "gpt"},
+    "pipeline.schedule.chunks": {"pipeline.schedule": {"kind": "interleaved-1f1b", "microbatches": 6, "chunks": 2}},
+    "pipeline.schedule.memory_limit": OPPORTUNISTIC,
+    "pipeline.schedule.split_backward": OPPORTUNISTIC,
+    "peers.gpu_link": {"peers.gpus": 2},
+    "peers.sequence_parallel": {"peers.gpus": 2},
+    "peers.overlap_collectives": {"peers.gpus": 2},
+    "peers.measured.forward": MEASURED,
+    "peers.measured.input_gradient": MEASURED,
+    "peers.measured.weight_gradient": MEASURED,
+    "network.transport.synchronous": FIXED,
+    "sync": FIXED,
+    "sync.algorithm": SYNCED,
+    "sync.every": SYNCED,
+    "sync.bits": SYNCED,
+    "sync.fragments": LOCAL,
+    "sync.overlap": SYNCED,
+    "sync.buckets": FIXED | {"sync": {"algorithm": "ring", "overlap": True}},
+    "sync.behind": FIXED | {"sync": {"algorithm": "ring", "every": 4, "overlap": True}},
+    "sync.compute": SYNCED,
     "network.transport.slow_start_after_idle": {"network.transport.keep_warm": True},
     "network.transport.congestion": {"network.transport.loss": 1e-2, "network.transport.window": 1e6},
 }
@@ -198,7 +256,7 @@ def _base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
     return scenario, path
 
 
-@pytest.mark.parametrize("key", [key for key in CHANGES if key != "peers.gpu"])
+@pytest.mark.parametrize("key", [key for key in CHANGES if CHANGES[key] is not None])
 def test_changing_a_key_changes_the_result(base: tuple[Scenario, Path], tmp_path: Path, key: str) -> None:
     scenario, path = base
     change = CHANGES[key]
@@ -221,6 +279,20 @@ def test_another_gpu_changes_the_result(base: tuple[Scenario, Path], tmp_path: P
     changed = tmp_path / "changed.yaml"
     changed.write_text(to_yaml(apply(scenario, {"peers.gpu": str(slower)})))
     assert outcome(str(changed)) != outcome(str(path))
+
+
+@pytest.mark.parametrize("kind", ["gpipe", "zb-h1"])
+def test_another_schedule_file_changes_the_result(base: tuple[Scenario, Path], tmp_path: Path, kind: str) -> None:
+    outcomes = []
+    for name in ("1f1b", kind):
+        plan = make_plan(apply(base[0], {"pipeline.schedule": {"kind": name, "microbatches": 6}}))
+        assert plan.order is not None
+        order = tmp_path / f"{name}.csv"
+        order.write_text(to_csv(plan.order))
+        changed = tmp_path / f"{name}.yaml"
+        changed.write_text(to_yaml(apply(base[0], {"pipeline.schedule": {"kind": "csv", "file": str(order)}})))
+        outcomes.append(outcome(str(changed)))
+    assert outcomes[0] != outcomes[1]
 
 
 def test_a_bandwidth_trace_changes_the_result(base: tuple[Scenario, Path], tmp_path: Path) -> None:
@@ -249,9 +321,23 @@ def keys_of(block: Any, prefix: str = "") -> Iterator[str]:
             yield from keys_of(value, f"{key}.")
 
 
+def choices(prefix: str, block: Any) -> Iterator[str]:
+    """Keys of a block of which a scenario has one kind or none."""
+    for kind in members(block):
+        for inner in getattr(kind, "__args__", ()):
+            yield from choices(prefix, inner)
+        for name in getattr(kind, "model_fields", ()):
+            yield f"{prefix}.{name}"
+
+
 def test_the_table_names_every_key_of_the_schema(base: tuple[Scenario, Path]) -> None:
+    optional = {
+        "pipeline.schedule": Schedule, "pipeline.boundary": Boundary, "peers.measured": Measured, "sync": Sync,
+    }  # fmt: skip
+    keys = {*keys_of(base[0]), *(key for prefix, block in optional.items() for key in choices(prefix, block))}
+
     def covered(key: str) -> bool:
         below = any(other.startswith(f"{key}.") for other in (*CHANGES, *ELSEWHERE))
         return key in CHANGES or key in ELSEWHERE or below
 
-    assert [key for key in keys_of(base[0]) if not covered(key)] == []
+    assert [key for key in sorted(keys) if not covered(key)] == []

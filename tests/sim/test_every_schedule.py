@@ -26,13 +26,14 @@ def schedule_block(name: str, num_microbatches: int, **more: Any) -> dict[str, A
     return {"kind": name, "microbatches": num_microbatches, "recompute": "none", **more}
 
 
-def simulated(quiet: Make, simple: Simple, block: dict[str, Any], num_stages: int, times: Any, hop_s: float) -> Any:
+def simulated(quiet: Make, simple: Simple, block: dict[str, Any], num_stages: int, times: Any, hop_s: float, *, synchronous: bool = False) -> Any:
     num_microbatches = block.get("microbatches", 4)
     scenario = quiet(
         stages=num_stages,
         model={"layers": 32, "hidden": 64, "ffn": 128, "heads": 2, "kv_heads": 2, "vocab": 128},
         pipeline__schedule=block,
         network__delay=hop_s,
+        network__transport={"window": 1e12, "tls": False, "synchronous": synchronous},
         run={"tokens": 1024.0 * 3 * num_microbatches, "trace": "full"},
     )
     plan = simple(scenario, dict(zip("FIW", times, strict=True)))
@@ -67,6 +68,7 @@ SHAPES: dict[str, Any] = {
     "num_microbatches": st.integers(1, 9),
     "times": st.tuples(st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.floats(0.2, 2.0)),
     "hop_s": st.sampled_from([0.0, 0.1, 0.7, 2.0]),
+    "synchronous": st.booleans(),
 }
 
 
@@ -74,15 +76,15 @@ SHAPES: dict[str, Any] = {
 @given(name=st.sampled_from(sorted(set(ENTRIES) - {"opportunistic"})), **SHAPES)
 def test_a_step_takes_what_its_order_takes(
     quiet: Make, simple: Simple, name: str, num_stages: int, num_microbatches: int,
-    times: tuple[float, float, float], hop_s: float,
+    times: tuple[float, float, float], hop_s: float, synchronous: bool,
 ) -> None:  # fmt: skip
-    plan, result = simulated(quiet, simple, schedule_block(name, num_microbatches), num_stages, times, hop_s)
+    plan, result = simulated(quiet, simple, schedule_block(name, num_microbatches), num_stages, times, hop_s, synchronous=synchronous)
     order = plan.order
     assert order is not None
     assert result.ledger.applied == 3 * num_microbatches
     # The first step begins with cold connections, where each hop costs a handshake; from the second on they are warm.
     begin_s = step_ends(result, order, 0)
-    timed = time_order(order, times_of(plan.chunk_costs), Hops(hop_s), begin_s=begin_s)
+    timed = time_order(order, times_of(plan.chunk_costs), Hops(hop_s, synchronous=synchronous), begin_s=begin_s)
     for actions, starts, done in zip(order.lists, timed.starts_s, step_of(result, order, 1), strict=True):
         assert [(kind, microbatch) for kind, microbatch, _ in done] == [(a.kind, a.microbatch) for a in actions]
         assert [start for _, _, start in done] == pytest.approx(starts, rel=1e-12, abs=1e-9)
@@ -92,10 +94,10 @@ def test_a_step_takes_what_its_order_takes(
 @given(splits=st.booleans(), limit=st.integers(1, 9), **SHAPES)
 def test_what_an_opportunistic_pipeline_does_takes_what_its_order_takes(
     quiet: Make, simple: Simple, splits: bool, limit: int, num_stages: int, num_microbatches: int,
-    times: tuple[float, float, float], hop_s: float,
+    times: tuple[float, float, float], hop_s: float, synchronous: bool,
 ) -> None:  # fmt: skip
     block = schedule_block("opportunistic", num_microbatches, memory_limit=limit, split_backward=splits)
-    plan, result = simulated(quiet, simple, block, num_stages, times, hop_s)
+    plan, result = simulated(quiet, simple, block, num_stages, times, hop_s, synchronous=synchronous)
     assert plan.order is not None
     done = step_of(result, plan.order, 1)
     order = make_order(
@@ -103,7 +105,7 @@ def test_what_an_opportunistic_pipeline_does_takes_what_its_order_takes(
     )
     check_order(order)
     assert max(peak_activations(order)) <= limit
-    timed = time_order(order, times_of(plan.chunk_costs), Hops(hop_s), begin_s=step_ends(result, plan.order, 0))
+    timed = time_order(order, times_of(plan.chunk_costs), Hops(hop_s, synchronous=synchronous), begin_s=step_ends(result, plan.order, 0))
     for starts, mine in zip(timed.starts_s, done, strict=True):
         assert [start for _, _, start in mine] == pytest.approx(starts, rel=1e-12, abs=1e-9)
 

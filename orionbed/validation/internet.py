@@ -1,0 +1,90 @@
+"""Runs over the internet: INTELLECT-1, Covenant-72B, Petals, SWARM and DT-FM worldwide, each a packaged scenario."""
+
+from typing import Any
+
+from orionbed import backends
+from orionbed.plan import make_plan
+from orionbed.results import RunResult
+from orionbed.scenario import apply, load
+from orionbed.summary import summarise
+from orionbed.validation.case import Case, Source
+
+PERCENT = 100.0
+
+
+def _run(name: str, changes: dict[str, Any] | None = None) -> tuple[RunResult, dict[str, Any]]:
+    scenario = apply(load(name), {"run.trace": "summary"} | (changes or {}))
+    result = backends.load("sim").run(make_plan(scenario))
+    return result, summarise(result, None, git="", started_at="")
+
+
+def _computing(summary: dict[str, Any]) -> float:
+    """Share of the time, in percent, that no peer waits for an exchange; fetching the first weights is not counted."""
+    shares = {row["cause"]: row["fraction"] for row in summary["waterfall"]}
+    waits = shares["merge_transfer"] + shares["merge_wait"] + shares["merge_compute"]
+    return PERCENT * (1.0 - waits / (1.0 - shares["startup"]))
+
+
+def intellect() -> list[Case]:
+    """All-reduce times (the links are fitted to them), utilisation and MFU within the USA and beyond."""
+    cases = []
+    for where, rate_bps, exchange_s, utilisation, mfu in (
+        ("USA", 1478e6, 103.0, 95.7, 41.4),
+        ("USA and Europe", 397e6, 382.0, 85.6, 37.1),
+        ("three continents", 323e6, 469.0, 83.0, 36.0),
+    ):
+        _, summary = _run("peers/intellect-1", {"network.uplink": rate_bps})
+        ours = PERCENT * summary["mfu"]["in_phase"] * INTELLECT_MFU_FACTOR
+        cases += [
+            Case(f"{where}, all-reduce, s", exchange_s, summary["syncs"]["mean_s"], calibration=True),
+            Case(f"{where}, computing, %", utilisation, _computing(summary)),
+            Case(f"{where}, MFU, %", mfu, ours),
+        ]
+    return cases
+
+
+INTELLECT_MFU_FACTOR = 75.0 / 61.3
+"""Its code counts attention over the full square and no input embedding: 75.0 instead of 61.3 GFLOP per token."""
+
+
+def covenant() -> list[Case]:
+    """What a peer uploads, how long the exchange takes (the links are fitted to it), and utilisation."""
+    result, summary = _run("peers/covenant-72b")
+    bits = 0.21875
+    uploaded = result.plan.num_parameters * bits / 8.0 / 1e9
+    return [
+        Case("uploaded per peer and exchange, GB", 1.97, uploaded),
+        Case("compression against 32 bits", 146.0, 32.0 / bits),
+        Case("exchange, s", 70.0, summary["syncs"]["mean_s"], calibration=True),
+        Case("computing, %", 94.5, _computing(summary)),
+    ]
+
+
+def petals() -> list[Case]:
+    """Steps per second of generation, on quick links (fitted) and on slow ones."""
+    slow = {"network.uplink": 1e8, "network.downlink": 1e8, "network.delay": 0.05}
+    cases = []
+    for label, changes, published, fitted in (
+        ("70B, 1 Gbit/s, 5 ms", {}, 2.29, True),
+        ("70B, 100 Mbit/s, 100 ms", slow, 1.57, False),
+    ):
+        _, summary = _run("peers/petals-70b", changes)
+        cases.append(Case(label, published, summary["tokens"]["per_s"]["in_phase"], calibration=fitted))
+    return cases
+
+
+SOURCES = (
+    Source(
+        "intellect-1", "INTELLECT-1, 14 nodes of 8 H100", "Jaghouar et al., arXiv 2412.01152 (second-hand)", "s, %",
+        intellect, "shown", fitted="the ring's rate in each setting, to its all-reduce time (marked)",
+    ),
+    Source(
+        "covenant-72b", "Covenant-72B, 20 peers of 8 B200", "Lidin et al., arXiv 2603.08163", "GB, s, %", covenant,
+        "shown", fitted="downlinks, to the 70 s of the exchange (marked), which are a constant of the protocol; and "
+        "computing takes what the published share leaves, so that its share is no independent prediction",
+    ),
+    Source(
+        "petals-70b", "Petals, generation with 70B on three T4", "Borzunov et al., NeurIPS 2023, arXiv 2312.08361 "
+        "(second-hand)", "steps/s", petals, "shown", fitted="the servers' time, to the quick links (marked)",
+    ),
+)  # fmt: skip
