@@ -15,7 +15,6 @@ COLUMNS: Final = ["site", "other", "one_way_ms", "kind"]
 RATE_COLUMN: Final = "mbps"
 
 
-
 def tables() -> list[str]:
     """Return the names of the packaged tables."""
     return sorted(path.stem for path in FOLDER.glob("*.csv"))

@@ -33,7 +33,7 @@ def one_way_delays(network: Network, site_names: Sequence[str]) -> NDArray[np.fl
 
 
 def connection_rates(network: Network, site_names: Sequence[str]) -> NDArray[np.float64]:
-    """Return what one connection can carry between sites, bit/s, shape (sites, sites); infinite where nothing is said."""
+    """Return bit/s that one connection carries between sites, shape (sites, sites); infinite where nothing is said."""
     if isinstance(network.delay, str):
         return geography.connection_rates(network.delay, tuple(site_names))
     return np.full((len(site_names), len(site_names)), inf)

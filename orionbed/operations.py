@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from orionbed import model as arithmetic
 from orionbed.compute import Cost, CostModel, Work
 from orionbed.scenario import Scenario
+from orionbed.scenario.schedules import BottleneckBoundary
 from orionbed.schedule.actions import Kind
 from orionbed.schedule.timing import Times
 
-NARROWING = frozenset({"resbm", "bottleneck", "subspace"})
 Costs = dict[Kind, Cost]
 
 
@@ -20,7 +20,7 @@ def chunk_costs(scenario: Scenario, costs: CostModel, split: Sequence[int], *, s
     backward in one go, and there is no F.
     """
     queue = scenario.pipeline.schedule.kind == "queue"
-    found = []
+    found: list[Costs] = []
     for index in range(len(split)):
         parts = _parts(scenario, costs, split, index)
         if queue and index == len(split) - 1:
@@ -34,11 +34,12 @@ def chunk_costs(scenario: Scenario, costs: CostModel, split: Sequence[int], *, s
 
 
 def times_of(costs: Sequence[Costs]) -> Times:
-    """Return the seconds of each chunk's operations; a whole backward counts as an input gradient."""
+    """Return the seconds of each chunk's operations; where backwards are whole, they count as input gradients."""
     return Times(
         tuple(cost["F"].duration_s for cost in costs),
         tuple((cost["I"] if "I" in cost else cost["B"]).duration_s for cost in costs),
         tuple(cost["W"].duration_s if "W" in cost else 0.0 for cost in costs),
+        tuple(cost["B"].duration_s for cost in costs),
     )
 
 
@@ -69,7 +70,7 @@ def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: in
     if is_last:
         work += costs.head(model, tokens)
     narrowing = Work()
-    if boundary.kind in NARROWING:
+    if isinstance(boundary, BottleneckBoundary):
         narrowing = costs.narrowing(model, tokens, boundary.width).times((not is_first) + (not is_last))
     work = _as_measured(scenario, work, index)
     forward = _cost(work.forward_s, work.forward_flops, narrowing.forward_s, narrowing.forward_flops)
@@ -141,9 +142,10 @@ def credit(per_chunk: Sequence[Costs], useful_flops: float) -> list[dict[Kind, f
 
     6N also credits the embedding, which executes nothing, so credit and execution differ by one factor.
     """
+
     def executed(costs: Costs) -> float:
-        halves = ("F", "I", "W") if "I" in costs else ("F", "B")
-        return sum(costs[kind].model_flops for kind in halves if kind in costs)  # type: ignore[misc]
+        halves: tuple[Kind, ...] = ("F", "I", "W") if "I" in costs else ("F", "B")
+        return sum(costs[kind].model_flops for kind in halves if kind in costs)
 
     total = sum(executed(costs) for costs in per_chunk)
     return [{kind: useful_flops * cost.model_flops / total for kind, cost in costs.items()} for costs in per_chunk]

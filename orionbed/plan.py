@@ -114,6 +114,24 @@ class Plan:
         return self.order.num_microbatches
 
     @property
+    def pieces_per_chunk(self) -> int:
+        """Pieces in which a chunk's gradients are exchanged while its last backward is under way."""
+        sync = self.scenario.sync
+        if isinstance(sync, str) or self.order is None:
+            return 0
+        return max(1, sync.buckets // self.order.chunks_per_stage)
+
+    @property
+    def exchanges_per_step(self) -> float:
+        """Exchanges between the replicas of one stage per optimizer step."""
+        sync = self.scenario.sync
+        if isinstance(sync, str) or self.order is None:
+            return 0.0
+        if sync.overlap and sync.every == 1:
+            return self.pieces_per_chunk * self.order.chunks_per_stage
+        return sync.fragments / sync.every
+
+    @property
     def useful_flops_per_microbatch(self) -> float:
         """FLOPs credited for one applied micro-batch, in the 6N convention."""
         return 6.0 * self.num_parameters * self.tokens_per_microbatch
@@ -154,10 +172,11 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
     )
     per_chunk = chunk_costs(scenario, costs, split, splits_backward=needs_split_backward(pipeline.schedule))
     peers = tuple(_peers(scenario, streams))
+    sites = tuple(site for site, count in scenario.peers.sites.items() if count)
     boundary_bytes = arithmetic.boundary_bytes(tokens, model.hidden, model.dtype, pipeline.boundary)
     order = None
     if pipeline.schedule.kind != "queue":
-        hops = plan_hops(scenario.network, peers, tuple(scenario.peers.sites), boundary_bytes)
+        hops = plan_hops(scenario.network, peers, sites, boundary_bytes)
         order = build_order(
             pipeline.schedule, pipeline.stages, times_of(per_chunk), hops, weight_gradient_share(scenario)
         )
@@ -173,7 +192,7 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
         peers=peers,
         boundary_bytes=boundary_bytes,
         boundary_bytes_uncompressed=arithmetic.boundary_bytes(tokens, model.hidden, model.dtype, None),
-        site_names=tuple(scenario.peers.sites),
+        site_names=sites,
     )
 
 

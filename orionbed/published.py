@@ -75,7 +75,9 @@ def contradictions(scenario: Scenario, summary: dict[str, Any]) -> list[dict[str
     a figure that only repeats another one in other units is left out.
     """
     layout = summary["layout"]
-    per_token = summary["model"]["flops_per_token"] / (layout["peak_flops"] * layout["num_peers"])
+    per_token = summary["model"]["flops_per_token"] / (
+        layout["peak_flops"] * layout["num_peers"] * layout["gpus_per_peer"]
+    )
     tokens = scenario.run.tokens or summary["tokens"]["total"]
     rows: list[dict[str, Any]] = []
     units: set[str] = set()

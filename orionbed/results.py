@@ -68,6 +68,7 @@ class RunResult:
     bytes_merge_down: float
     bytes_storage_read: float
     merges_missed: int
+    num_moves: int
     num_syncs: int
     syncing_s: float
     bytes_sync: float
@@ -77,11 +78,6 @@ class RunResult:
     aborted: str = ""
     warnings: list[dict[str, str]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps that every peer has finished."""
-        return int(self.num_done["STEP"].min())
 
     @property
     def training_s(self) -> float:

@@ -54,7 +54,8 @@ def run_id(scenario: Scenario, backend: str, samples: int) -> RunId:
     digest = hashlib.sha256()
     for part in (to_yaml(with_seed(scenario, 0)), backend, version(), str(samples)):
         digest.update(part.encode() + b"\0")
-    for name in (scenario.peers.gpu, scenario.network.variability):
+    schedule = scenario.pipeline.schedule
+    for name in (scenario.peers.gpu, scenario.network.variability, schedule.file if schedule.kind == "csv" else ""):
         if Path(name).is_file():
             digest.update(Path(name).read_bytes())
     return RunId(scenario.name, backend, digest.hexdigest()[:6], scenario.run.seed)

@@ -182,11 +182,12 @@ def _merges(result: RunResult) -> Summary:
 
 def _syncs(result: RunResult) -> Summary:
     """Exchanges of gradients between replicas; one is one piece of one stage."""
-    count = result.num_syncs
+    count, plan = result.num_syncs, result.plan
+    per_peer = result.bytes_sync / (count * plan.num_replicas) if count else 0.0
     return {
         "count": count,
         "mean_s": result.syncing_s / count if count else 0.0,
-        "bytes_per_peer_and_step": result.bytes_sync / (len(result.plan.peers) * max(1, result.num_steps)),
+        "bytes_per_peer_and_step": per_peer * plan.exchanges_per_step,
     }
 
 
@@ -205,6 +206,7 @@ def _network(result: RunResult) -> Summary:
 
 def _churn(result: RunResult, by_cause: Any) -> Summary:
     return {
+        "moves": result.num_moves,
         "departures": sum(mark.kind == "down" for mark in result.marks),
         "down_gpu_s": float(by_cause[CAUSES.index("down")]),
         "benched_gpu_s": float(by_cause[CAUSES.index("benched")]),

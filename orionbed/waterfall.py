@@ -43,7 +43,9 @@ def _add_work(seconds: Floats, result: RunResult, kind: Kind) -> None:
     applied = result.work_s[kind] - thrown - unfinished
     seconds[:, tracing.CAUSE_THROWN_AWAY] += thrown
     seconds[:, tracing.CAUSE_FILL] += unfinished
-    costs = [plan.stages[peer.stage].costs.get(kind, Cost()) for peer in plan.peers]
+    # A peer that has moved may have done what its first stage never does: as a stage in the middle does it.
+    elsewhere = plan.stages[plan.num_stages // 2].costs.get(kind, Cost())
+    costs = [plan.stages[peer.stage].costs.get(kind, elsewhere) for peer in plan.peers]
     durations = np.array([cost.duration_s for cost in costs])
 
     def part(name: str) -> Floats:

@@ -20,6 +20,7 @@ from sim.clock import Clock
 from sim.engine import Engine
 from sim.merging import Merging, succeed
 from sim.peer import SimPeer
+from sim.rebalancing import Rebalancing
 from sim.wiring import make_network
 
 PROGRESS_EVERY_S = 600.0
@@ -48,7 +49,8 @@ class _Run:
         self.engine = Engine(plan, self.clock, self.network, self.streams)
         merge, churn = plan.scenario.merge, plan.scenario.churn
         self.merging = None if isinstance(merge, str) else Merging(self.engine, merge)
-        self.churn = None if isinstance(churn, str) else Churn(self.engine, self.merging)
+        self.rebalancing = Rebalancing(self.engine, self.merging)
+        self.churn = None if isinstance(churn, str) else Churn(self.engine, self.merging, self.rebalancing)
         self.epochs: list[Epoch] = []
         self.startup_s = 0.0
         self.startup_read_bytes = 0.0
@@ -91,6 +93,7 @@ class _Run:
         self.engine.start_broadcasts()
         if self.churn is not None and not isinstance(self.plan.scenario.churn, str):
             self.churn.start(self.plan.scenario.churn)
+        self.rebalancing.start()
 
     def _begin_epoch(self, ready: list[SimPeer]) -> None:
         self._epoch_started_s = self.clock.now
@@ -193,6 +196,7 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         num_syncs=0 if engine.syncing is None else engine.syncing.num_exchanges,
         syncing_s=0.0 if engine.syncing is None else engine.syncing.exchange_s,
         bytes_sync=0.0 if engine.syncing is None else engine.syncing.bytes_sent,
+        num_moves=run.rebalancing.num_moves,
         trace=engine.recording.table(),
         events=run.clock.events,
         wall_s=wall_s,

@@ -4,16 +4,18 @@ from orionbed import tracing
 from orionbed.results import Mark
 from orionbed.scenario.sections import Churn as ChurnBlock
 from sim.engine import CAUSE_OF_STATUS, Engine
-from sim.merging import Merging, Process, succeed
+from sim.merging import Merging, Process
 from sim.peer import SimPeer
+from sim.rebalancing import Rebalancing
 
 
 class Churn:
     """Takes peers away and brings them back, benched until the next epoch or, without merges, until they are ready."""
 
-    def __init__(self, engine: Engine, merging: Merging | None) -> None:
+    def __init__(self, engine: Engine, merging: Merging | None, rebalancing: Rebalancing) -> None:
         self._engine = engine
         self._merging = merging
+        self._rebalancing = rebalancing
         self._left_s: dict[int, float] = {}
 
     def start(self, block: ChurnBlock) -> None:
@@ -31,8 +33,7 @@ class Churn:
             peer.charge(tracing.CAUSE_DOWN, clock.now)
             peer.status = "benched"
             self._mark(peer.index)
-            if self._merging is None:
-                clock.process(self._rejoin(peer))
+            self._rebalancing.come_back(peer)
 
     def _mark(self, index: int) -> None:
         self._engine.marks.append(Mark(self._left_s.pop(index), self._engine.clock.now, "down", index))
@@ -54,13 +55,3 @@ class Churn:
             peer.status = "down"
         if self._merging is not None:
             self._merging.lost(peer)
-
-    def _rejoin(self, peer: SimPeer) -> Process:
-        """Fetch the stage's weights and go on, when there are no merges to wait for."""
-        engine = self._engine
-        fetched = engine.clock.event()
-        weight_bytes = float(engine.plan.stages[peer.stage].weight_bytes)
-        engine.network.from_storage(peer.index, weight_bytes, succeed, fetched)
-        yield fetched
-        if peer.status == "benched":
-            engine.start_training(peer)

@@ -110,7 +110,9 @@ class Engine:
     def start_broadcasts(self) -> None:
         """Start the peers' periodic status broadcasts."""
         if self.is_queue_driven:
-            self.status.start(self.peers, self._status_every_s)
+            peers = self.plan.scenario.peers
+            may_move = peers.rebalance_every is not None or peers.rejoin != "own"
+            self.status.start(self.peers, self._status_every_s, may_move=may_move)
 
     def _look(self, peer: SimPeer, now: float, gap_s: float) -> None:
         """Start the peer's next operation `gap_s` from now, or let it idle."""
@@ -277,7 +279,7 @@ class Engine:
             self.network.send(peer.index, target.index, self._boundary_bytes, self._arrive, message)
 
     def _through(self, peer: SimPeer, target: SimPeer) -> None:
-        """The first message of the outbox has arrived: send the next, and go on if that was what the peer waited for."""
+        """The first message of the outbox has arrived: send the next, and go on if the peer waited for that."""
         peer.outbox.popleft()
         peer.num_sending[target.index] -= 1
         if peer.outbox:

@@ -40,7 +40,7 @@ class InOrderNetwork(Network):
         """Destroy all that is on its way from or to a peer, and what waits for its connections."""
         for waiting in (self._under_way, self._held):
             for connection in [c for c in waiting if peer in {c.source, c.target}]:
-                del waiting[connection]  # type: ignore[attr-defined]
+                del waiting[connection]
         return super().cancel_peer(peer)
 
     def _start(self, source: int, target: int, message: Message) -> Transfer:

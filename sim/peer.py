@@ -41,6 +41,7 @@ class SimPeer:
         "plan",
         "policy",
         "poll_s",
+        "position",
         "ready_s",
         "ready_sent_s",
         "replica",
@@ -60,6 +61,8 @@ class SimPeer:
         self.name = plan.name
         self.stage = plan.stage
         self.replica = plan.replica
+        # Where the peer stands in what is known of its stage; peers that move get a new place.
+        self.position = plan.replica
         self.policy = policy
         # Seconds of each kind of operation, by chunk.
         self.durations = durations

@@ -23,11 +23,11 @@ class StatusBoard:
         self._clock = clock
         self._random = streams.get("broadcast")
 
-    def start(self, peers: list[SimPeer], every_s: float) -> None:
-        """Start periodic broadcasts, each peer at its own phase. Nobody routes to the first stage."""
+    def start(self, peers: list[SimPeer], every_s: float, *, may_move: bool) -> None:
+        """Start periodic broadcasts, each peer at its own phase. Nobody routes to first-stage peers that stay there."""
         phases = self._random.uniform(0.0, every_s, len(peers))
         for peer, phase in zip(peers, phases, strict=True):
-            if peer.stage > 0:
+            if peer.stage > 0 or may_move:
                 self._clock.call_in(float(phase), self._broadcast, (peer, every_s))
 
     def _broadcast(self, what: tuple[SimPeer, float]) -> None:
@@ -35,10 +35,10 @@ class StatusBoard:
         if peer.status == "training":
             self.announce(peer)
         else:
-            self.views[peer.stage].drop(peer.replica)
+            self.views[peer.stage].drop(peer.position)
         self._clock.call_in(every_s, self._broadcast, what)
 
     def announce(self, peer: SimPeer) -> None:
         """Tell everybody the load of `peer` as it is now."""
         if isinstance(peer.policy, QueueDrivenPolicy):
-            self.views[peer.stage].update(peer.replica, peer.policy.num_free, peer.policy.num_queued)
+            self.views[peer.stage].update(peer.position, peer.policy.num_free, peer.policy.num_queued)

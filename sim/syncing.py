@@ -1,4 +1,4 @@
-"""Data parallelism of schedules with a fixed batch: when the replicas of a stage exchange what, and who waits for it."""
+"""Data parallelism of schedules with a fixed batch: when the replicas of a stage exchange what, and who waits."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Syncing:
             member.waits_for = awaited
         for kept in (member.num_done, member.began_s):
             for old in [known for known in kept if known < awaited]:
-                del kept[old]  # type: ignore[attr-defined]
+                del kept[old]
 
     def lost(self, replica: int) -> None:
         """A replica has left: it forgets what it had to exchange, and the others go on without it."""

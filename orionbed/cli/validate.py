@@ -12,7 +12,9 @@ from orionbed.cli.options import JsonOption
 
 def validate(
     *,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run this source alone; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this source alone; may be repeated.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also run every row of the larger tables in this folder.")
     ] = None,

@@ -135,7 +135,8 @@ def _gpus(sections: Sections) -> Iterator[Issue]:
 def _heads(sections: Sections) -> Iterator[Issue]:
     heads, gpus = sections["model"].heads, sections["peers"].gpus
     if heads % gpus:
-        yield Issue(("peers", "gpus"), f"{gpus} GPUs do not divide {heads} attention heads; choose a divisor of {heads}")
+        text = f"{gpus} GPUs do not divide {heads} attention heads; choose a divisor of {heads}"
+        yield Issue(("peers", "gpus"), text)
 
 
 def _measured(sections: Sections) -> Iterator[Issue]:
@@ -148,7 +149,7 @@ def _measured(sections: Sections) -> Iterator[Issue]:
     for name in type(measured).model_fields:
         times = getattr(measured, name)
         if isinstance(times, tuple) and len(times) != pieces:
-            text = f"has {len(times)} entries for {pieces} pieces of the model; give one time per {each}, or one for all"
+            text = f"has {len(times)} entries for {pieces} pieces of the model; give one time per {each}, or one in all"
             yield Issue(("peers", "measured", name), text)
 
 
@@ -175,8 +176,8 @@ def _places(sections: Sections) -> Iterator[Issue]:
     table = sections["network"].delay
     if isinstance(table, str) and table in packaged.names("delays", ".csv"):
         known = packaged.delay_sites(table)
-        for site in sections["peers"].sites:
-            if site not in known:
+        for site, count in sections["peers"].sites.items():
+            if count and site not in known:
                 hint = did_you_mean(site, known, f"; it has {', '.join(known)}; or give network.delay one value")
                 yield Issue(("peers", "sites", site), f"is not in the delay table {table}{hint}", at_key=True)
 

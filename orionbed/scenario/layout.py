@@ -207,6 +207,16 @@ class Peers(Block):
         description="`spread` (default) puts neighbouring stages on different sites, `grouped` keeps them together, "
         "`packed` keeps the replicas of a stage together.",
     )
+    rebalance_every: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="How often the stage with most peers gives one to the stage with fewest (default null: peers "
+        "stay); for the queue-driven schedule.",
+    )
+    rejoin: Literal["own", "random", "poorest"] = Field(
+        default="own",
+        description="The stage that a peer comes back to: its `own` (default), a `random` one, or the `poorest` in "
+        "peers; the latter two for the queue-driven schedule.",
+    )
     speed: NumberDist = Field(
         default=Constant[NotNegative](value=1.0),
         description="Compute speed factor of each peer (default 1), drawn once.",

@@ -53,8 +53,8 @@ def _read_chain(path: Path, shown: str, children: tuple[Path, ...]) -> Tree:
 
 def _with_paths(tree: Tree, folder: Path) -> Tree:
     """Paths in a file are relative to that file; make them relative to where we are."""
-    for section, key in (("network", "variability"), ("peers", "gpu")):
-        leaf = tree.at(section, key)
+    for section, *keys in (("network", "variability"), ("peers", "gpu"), ("pipeline", "schedule", "file")):
+        leaf = tree.at(section, *keys)
         if leaf is not None and isinstance(leaf.value, str) and leaf.value not in VARIABILITIES:
             candidate = folder / leaf.value
             if candidate.is_file() and (section != "peers" or candidate.suffix == ".yaml"):

@@ -67,7 +67,8 @@ class Sync(Block):
         "`buckets` pieces; otherwise behind the next `behind` steps.",
     )
     buckets: Count = Field(
-        default=8, description="Pieces of a stage's gradients that are sent as the last backward gives them (default 8)."
+        default=8,
+        description="Pieces of a stage's gradients that are sent as the last backward gives them (default 8).",
     )
     behind: Count = Field(
         default=1, description="Steps that may pass before an overlapped sync of local SGD must be through (default 1)."

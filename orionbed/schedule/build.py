@@ -34,9 +34,7 @@ def needs_split_backward(schedule: "FixedBatch | QueueSchedule") -> bool:
     return splits_backward(schedule.kind, wanted=wanted)
 
 
-def build_order(
-    schedule: "FixedBatch", num_stages: int, times: Times, hops: Hops, kept_for_weights: float
-) -> Order:
+def build_order(schedule: "FixedBatch", num_stages: int, times: Times, hops: Hops, kept_for_weights: float) -> Order:
     """Return the order of the schedule; for the opportunistic one what it does if all goes as `times` and `hops` say.
 
     Raises:

@@ -1,7 +1,7 @@
 """All schedules with a fixed batch per step, by name: what a scenario and the command line can ask for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -21,7 +21,7 @@ class Wanted:
     num_stages: int
     num_microbatches: int
     times: Times
-    hops: Hops = Hops()
+    hops: Hops = field(default_factory=Hops)
     chunks: int = 2
     limit: int | None = None
     splits: bool = False
@@ -30,7 +30,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One schedule: how it is made, whether it splits the backward, and how many chunks a stage holds (0: as wanted)."""
+    """One schedule: how it is made, whether it splits the backward, and chunks per stage (0: as wanted)."""
 
     make: Callable[[Wanted], Order]
     title: str
@@ -55,17 +55,26 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             lambda w: one_forward_one_backward(w.num_stages, w.num_microbatches), "one forward, one backward in turn"
         ),
         "interleaved-1f1b": Entry(
-            lambda w: interleaved(w.num_stages, w.num_microbatches, w.chunks), "1F1B, several pieces per stage", chunks=0
+            lambda w: interleaved(w.num_stages, w.num_microbatches, w.chunks),
+            "1F1B, several pieces per stage",
+            chunks=0,
         ),
-        "zb-h1": Entry(lambda w: zb_h1(w.num_stages, w.num_microbatches), "split backward, memory of 1F1B", splits=True),
-        "zb-h2": Entry(lambda w: zb_h2(w.num_stages, w.num_microbatches), "split backward, twice the memory", splits=True),
+        "zb-h1": Entry(
+            lambda w: zb_h1(w.num_stages, w.num_microbatches), "split backward, memory of 1F1B", splits=True
+        ),
+        "zb-h2": Entry(
+            lambda w: zb_h2(w.num_stages, w.num_microbatches), "split backward, twice the memory", splits=True
+        ),
         "zb-1p": Entry(_searched(1), "split backward, made for these times, memory of 1F1B", splits=True),
         "zb-2p": Entry(_searched(2), "split backward, made for these times, twice the memory", splits=True),
         "zb-v": Entry(
             lambda w: zb_v(w.num_stages, w.num_microbatches), "split backward, the model folded", splits=True, chunks=2
         ),
         "dualpipe-v": Entry(
-            lambda w: dualpipe_v(w.num_stages, w.num_microbatches), "paired passes, the model folded", splits=True, chunks=2
+            lambda w: dualpipe_v(w.num_stages, w.num_microbatches),
+            "paired passes, the model folded",
+            splits=True,
+            chunks=2,
         ),
         "opportunistic": Entry(
             lambda w: opportunistic_order(w.num_microbatches, w.times, w.hops, limit=w.limit, splits=w.splits),

@@ -1,5 +1,7 @@
 """GPipe, 1F1B and interleaved 1F1B: schedules with whole backwards."""
 
+from itertools import pairwise
+
 from orionbed.schedule.actions import Action
 from orionbed.schedule.order import Order, looped, make_order, one_each
 
@@ -27,13 +29,13 @@ def one_forward_one_backward(num_stages: int, num_microbatches: int) -> Order:
 def interleaved(num_stages: int, num_microbatches: int, chunks: int) -> Order:
     """Interleaved 1F1B (arXiv 2104.04473): each stage holds `chunks` pieces of the model, and the model goes round.
 
-    Micro-batches go in groups of `num_stages`: a group passes a stage's first piece, then its second, and so on. Stage i
-    warms up with 2(num_stages-1-i) forwards and one group for each piece but the last, then alternates. Megatron-LM
+    Micro-batches go in groups of `num_stages`: a group passes a stage's first piece, then its second, and so on. Stage
+    i warms up with 2(num_stages-1-i) forwards and one group for each piece but the last, then alternates. Megatron-LM
     wants whole groups; here the groups may also be smaller, as equal as can be.
     """
     num_groups = max(1, num_microbatches // num_stages)
     bounds = [num_microbatches * g // num_groups for g in range(num_groups + 1)]
-    groups = [range(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    groups = [range(low, high) for low, high in pairwise(bounds)]
     largest = max(len(group) for group in groups)
     lists = []
     for stage in range(num_stages):

@@ -14,8 +14,8 @@ class ScheduleError(ValueError):
 class Order:
     """One list of actions per stage, for one optimizer step.
 
-    `stage_of[c]` is the stage that holds chunk c of the model; chunks are numbered along the model. A forward in `pairs`
-    and the backward listed after it are one operation: it starts with the inputs of both, and both results are there
+    `stage_of[c]` is the stage that holds chunk c of the model; chunks are numbered along the model. A forward in
+    `pairs` and the backward listed after it are one operation: it starts with the inputs of both, and both results are there
     when it ends.
     """
 
@@ -49,9 +49,7 @@ class Order:
         return any(action.kind == "I" for actions in self.lists for action in actions)
 
 
-def make_order(
-    lists: Iterable[Iterable[Action]], stage_of: Sequence[int], pairs: Iterable[Action] = ()
-) -> Order:
+def make_order(lists: Iterable[Iterable[Action]], stage_of: Sequence[int], pairs: Iterable[Action] = ()) -> Order:
     """Return an order of the given lists."""
     return Order(tuple(tuple(actions) for actions in lists), tuple(stage_of), frozenset(pairs))
 

@@ -16,9 +16,7 @@ def opportunistic_order(
     """Return what an opportunistic pipeline does in one step; `limit` (default: none) per stage, in micro-batches."""
     num_stages = len(times.forward_s)
     policies = [
-        OpportunisticPolicy(
-            stage, range(num_stages), num_microbatches, limit=limit or num_microbatches, splits=splits
-        )
+        OpportunisticPolicy(stage, range(num_stages), num_microbatches, limit=limit or num_microbatches, splits=splits)
         for stage in range(num_stages)
     ]
     return play(policies, times, hops).order

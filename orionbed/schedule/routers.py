@@ -34,6 +34,16 @@ class StageView:
             self.fresh[replica] = True
             self.version += 1
 
+    def add(self, peer: int, speed: float) -> int:
+        """Take in a peer that has come from another stage, not heard of yet; return its position."""
+        self.peers.append(peer)
+        self.speed.append(speed)
+        self.free_cache.append(0)
+        self.queue.append(0)
+        self.fresh.append(False)
+        self.version += 1
+        return len(self.peers) - 1
+
     def drop(self, replica: int) -> None:
         """The peer at position `replica` has not been heard of, or has left training."""
         if self.fresh[replica]:
@@ -128,24 +138,43 @@ class ShortestQueueRouter:
 
 
 class FastestRouter:
-    """Weighted round robin by measured speed, as SWARM's stochastic wiring does it (arXiv 2301.11913)."""
+    """Weighted round robin by measured speed, as SWARM's stochastic wiring does it (arXiv 2301.11913).
+
+    A peer that has been away, or is new, starts level with the one that is next in turn: it is not owed what was sent
+    to others meanwhile.
+    """
 
     def __init__(self) -> None:
         self._sent: dict[int, float] = {}
+        self._present: set[int] = set()
 
     def choose(self, view: StageView, own_replica: int) -> int | None:
         known = [p for p in range(len(view.peers)) if view.fresh[p]]
         if not known:
             return None
+        self._welcome(view, known)
         count = len(view.peers)
 
         def finish(position: int) -> tuple[float, int]:
-            done = self._sent.get(view.peers[position], 0.0)
-            return (done + 1.0) / view.speed[position], (position - own_replica) % count
+            return (self._sent[view.peers[position]] + 1.0) / view.speed[position], (position - own_replica) % count
 
         chosen = view.peers[min(known, key=finish)]
-        self._sent[chosen] = self._sent.get(chosen, 0.0) + 1.0
+        self._sent[chosen] += 1.0
         return chosen
+
+    def _welcome(self, view: StageView, known: list[int]) -> None:
+        """Level the counts of peers that were not there the last time."""
+        peers = {view.peers[position] for position in known}
+        if peers == self._present:
+            return
+        level = min(
+            (self._sent[view.peers[p]] / view.speed[p] for p in known if view.peers[p] in self._present), default=0.0
+        )
+        for position in known:
+            peer = view.peers[position]
+            if peer not in self._present:
+                self._sent[peer] = max(self._sent.get(peer, 0.0), level * view.speed[position])
+        self._present = peers
 
 
 def make_router(name: str, uniform: Uniform) -> Router:

@@ -20,11 +20,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of the operations of one micro-batch, one number per chunk; a whole backward is the sum of its halves."""
+    """Seconds of the operations of one micro-batch, one number per chunk.
+
+    A whole backward takes `backward_s`, by default the sum of its halves.
+    """
 
     forward_s: tuple[float, ...]
     input_gradient_s: tuple[float, ...]
     weight_gradient_s: tuple[float, ...]
+    backward_s: tuple[float, ...] | None = None
 
     def of(self, action: Action) -> float:
         """Seconds that `action` takes."""
@@ -35,6 +39,8 @@ class Times:
             return self.input_gradient_s[chunk]
         if action.kind == "W":
             return self.weight_gradient_s[chunk]
+        if self.backward_s is not None:
+            return self.backward_s[chunk]
         return self.input_gradient_s[chunk] + self.weight_gradient_s[chunk]
 
     def per_stage(self, order: Order) -> list[float]:
@@ -91,9 +97,7 @@ class Timed:
 
         Zero Bubble's measure of a step (arXiv 2401.10241): steps that follow one another overlap at the ends.
         """
-        return max(
-            self._end_s(stage) - starts[0] for stage, starts in enumerate(self.starts_s) if starts
-        )
+        return max(self._end_s(stage) - starts[0] for stage, starts in enumerate(self.starts_s) if starts)
 
     def _end_s(self, stage: int) -> float:
         return self.starts_s[stage][-1] + self.times.of(self.order.lists[stage][-1])

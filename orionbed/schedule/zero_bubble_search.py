@@ -11,7 +11,7 @@ from math import inf
 
 from orionbed.schedule.actions import Action, Kind
 from orionbed.schedule.order import Order, ScheduleError, make_order, one_each
-from orionbed.schedule.timing import Times, time_order
+from orionbed.schedule.timing import Hops, Times, time_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class _Stage:
 
 class _Builder:
     def __init__(
-        self, num_microbatches: int, times: Times, delay_s: float, limit: float, kept: float, choices: _Choices
+        self, choices: _Choices, num_microbatches: int, times: Times, *, delay_s: float, limit: float, kept: float
     ) -> None:
         self.num_microbatches = num_microbatches
         self.delay_s = delay_s
@@ -196,7 +196,7 @@ def zero_bubble(
     num_stages = len(times.forward_s)
     best: tuple[float, Order] | None = None
     for choices in (_Choices(*flags) for flags in product((False, True), repeat=3)):
-        lists = _Builder(num_microbatches, times, delay_s, limit, kept_for_weights, choices).build()
+        lists = _Builder(choices, num_microbatches, times, delay_s=delay_s, limit=limit, kept=kept_for_weights).build()
         order = make_order(lists, one_each(num_stages))
         span_s = _span_s(order, times, delay_s)
         if best is None or span_s < best[0]:
@@ -206,6 +206,4 @@ def zero_bubble(
 
 
 def _span_s(order: Order, times: Times, delay_s: float) -> float:
-    from orionbed.schedule.timing import Hops
-
     return time_order(order, times, Hops(delay_s)).span_s

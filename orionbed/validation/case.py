@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Literal
 
 Rule = Literal["mean", "each", "shown"]
-"""`mean`: the mean absolute error must stay within the tolerance; `each`: every error must; `shown`: nothing is asked."""
+"""`mean`: the mean absolute error must be within the tolerance; `each`: every error must; `shown`: nothing is asked."""
 
 
 @dataclass(frozen=True, slots=True)

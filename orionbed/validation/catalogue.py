@@ -7,7 +7,7 @@ from orionbed.validation.case import Source
 
 _A100 = "matrix-multiply efficiencies of the A100 profile, measured by others"
 _KORTHIKANTI = "Korthikanti et al. 2022, arXiv 2205.05198"
-_DTFM = "Yuan et al., NeurIPS 2022, arXiv 2206.01288, result notes of the public repository DS3Lab/Decentralized_FM_alpha"
+_DTFM = "Yuan et al., NeurIPS 2022, arXiv 2206.01288, result notes of DS3Lab/Decentralized_FM_alpha"
 
 SOURCES: Final = (
     Source(
@@ -56,7 +56,8 @@ SOURCES: Final = (
             ("closed form of the MIRI simulator", "11.3 %"), ("event model with blocking sends", "42 %")),
     ),
     Source(
-        "crosspipe-2dc", "Three schedules over two datacentres", "Chen et al., USENIX ATC 2025, arXiv 2507.00217, table 5",
+        "crosspipe-2dc", "Three schedules over two datacentres",
+        "Chen et al., USENIX ATC 2025, arXiv 2507.00217, table 5",
         "s per micro-batch", crosspipe.two_datacentres, "each", 0.12, ranked=True,
         fitted="the halves of the backward, on ZB-H1 and ZB-V without delay (marked)",
         assumed="the emulation's messages are synchronous, which the paper does not say: asynchronous ones would be up "
@@ -64,4 +65,3 @@ SOURCES: Final = (
     ),
     *internet.SOURCES,
 )  # fmt: skip
-

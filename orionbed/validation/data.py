@@ -36,9 +36,7 @@ def _named(cases: Callable[[list[Row]], list[Case]], rows: list[Row]) -> list[Ca
 
 def _pipelines(rows: list[Row]) -> list[Case]:
     alone = [row for row in rows if row["dp"] == 1 and row["precision"] == "fp32"]
-    return dtfm.pipeline_cases(
-        [row | {"gbps": row["bandwidth_gbps"], "step_s": row["iter_time_s"]} for row in alone]
-    )
+    return dtfm.pipeline_cases([row | {"gbps": row["bandwidth_gbps"], "step_s": row["iter_time_s"]} for row in alone])
 
 
 def _crosspipe(rows: list[Row]) -> list[Case]:

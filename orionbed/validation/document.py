@@ -6,7 +6,11 @@ from typing import Any
 
 from orionbed.validation.case import Case, Rule, Source, Verdict
 
-RULES: dict[Rule, str] = {"mean": "mean error within {:.0%}", "each": "every error within {:.0%}", "shown": "shown only"}
+RULES: dict[Rule, str] = {
+    "mean": "mean error within {:.0%}",
+    "each": "every error within {:.0%}",
+    "shown": "shown only",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ def _message_s(library: str, size_mib: int, delay_s: float, rate_bps: float) -> 
     """Time one message on an idle connection: a pipeline of two stages that mostly rest, two messages per step."""
     rest_s = 10.0
     scenario = _pipeline(
-        stages=2, layers=2, hidden=64, sequence=size_mib * 4096, schedule="gpipe", microbatches=1, step_s=0.0, delay_s=delay_s,
+        stages=2, layers=2, hidden=64, sequence=size_mib * 4096, schedule="gpipe", microbatches=1, step_s=0.0,
+        delay_s=delay_s,
         rate_bps=rate_bps if library == "nccl" else min(rate_bps, GLOO_LIMIT_BPS),
         transport=NCCL if library == "nccl" else GLOO, overhead_s=rest_s,
     )  # fmt: skip

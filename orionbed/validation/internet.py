@@ -22,7 +22,7 @@ def _computing(summary: dict[str, Any]) -> float:
     """Share of the time, in percent, that no peer waits for an exchange; fetching the first weights is not counted."""
     shares = {row["cause"]: row["fraction"] for row in summary["waterfall"]}
     waits = shares["merge_transfer"] + shares["merge_wait"] + shares["merge_compute"]
-    return PERCENT * (1.0 - waits / (1.0 - shares["startup"]))
+    return PERCENT * (1.0 - float(waits) / (1.0 - float(shares["startup"])))
 
 
 def intellect() -> list[Case]:
@@ -73,6 +73,18 @@ def petals() -> list[Case]:
     return cases
 
 
+def swarm() -> list[Case]:
+    """Share of the best possible throughput, when peers stay (churn is fitted to it) and when they move."""
+    cases = []
+    for label, every_s, published in (("peers stay", None, 82.7), ("a peer moves every 300 s", 300.0, 95.8)):
+        _, summary = _run("peers/swarm-rebalancing", {"peers.rebalance_every": every_s})
+        shares = {row["cause"]: row["fraction"] for row in summary["waterfall"]}
+        present = 1.0 - shares["down"] - shares["benched"] - shares["startup"]
+        lost = sum(shares[cause] for cause in ("upstream", "window", "transfer", "polling", "fill", "thrown_away"))
+        cases.append(Case(f"{label}, %", published, PERCENT * (1.0 - lost / present), calibration=every_s is None))
+    return cases
+
+
 SOURCES = (
     Source(
         "intellect-1", "INTELLECT-1, 14 nodes of 8 H100", "Jaghouar et al., arXiv 2412.01152 (second-hand)", "s, %",
@@ -86,5 +98,10 @@ SOURCES = (
     Source(
         "petals-70b", "Petals, generation with 70B on three T4", "Borzunov et al., NeurIPS 2023, arXiv 2312.08361 "
         "(second-hand)", "steps/s", petals, "shown", fitted="the servers' time, to the quick links (marked)",
+    ),
+    Source(
+        "swarm-rebalancing", "SWARM, peers that move between stages", "Ryabinin et al., ICML 2023, arXiv 2301.11913 "
+        "(second-hand)", "%", swarm, "shown", fitted="how long machines stay, to the run in which peers stay (marked)",
+        assumed="machines that come back go to a random stage; a lost micro-batch is lost, while SWARM sends it again",
     ),
 )  # fmt: skip

@@ -91,6 +91,8 @@ def vtrain_cases(rows: Iterable[Row]) -> list[Case]:
             row["hidden"], row["layers"], row["heads"], row["tensor"], row["pipeline"], row["data"],
             row["global_batch"], row["micro_batch"], VTRAIN_NODE_BYTES_PER_S,
         )  # fmt: skip
-        label = f"{row['billions']}B t{row['tensor']} d{row['data']} p{row['pipeline']} micro-batch {row['micro_batch']}"
+        label = (
+            f"{row['billions']}B t{row['tensor']} d{row['data']} p{row['pipeline']} micro-batch {row['micro_batch']}"
+        )
         cases.append(Case(label, row["step_ms"], 1e3 * step_s(run.scenario())))
     return cases

@@ -7,9 +7,7 @@ from orionbed.validation.case import Case, Source, judge
 from orionbed.validation.document import Outcome
 
 
-def run_sources(
-    sources: Sequence[Source], jobs: int, progress: Callable[[int], None] | None = None
-) -> list[Outcome]:
+def run_sources(sources: Sequence[Source], jobs: int, progress: Callable[[int], None] | None = None) -> list[Outcome]:
     """Run and judge sources; shipped ones in processes of their own, by name."""
     if jobs == 1:
         found = []
@@ -19,9 +17,7 @@ def run_sources(
                 progress(count)
     else:
         found = in_processes(_cases, [(source,) for source in sources], jobs, progress)
-    return [
-        Outcome(source, tuple(cases), judge(source, cases)) for source, cases in zip(sources, found, strict=True)
-    ]
+    return [Outcome(source, tuple(cases), judge(source, cases)) for source, cases in zip(sources, found, strict=True)]
 
 
 def _cases(source: Source) -> list[Case]:

@@ -21,7 +21,8 @@ def draw(outcomes: Sequence[Any]) -> Plot:
         parity, errors = figure.subplots(1, 2, width_ratios=(1.0, 1.1))
         _parity(parity, outcomes)
         _errors(errors, outcomes)
-        legend_below(parity, *parity.get_legend_handles_labels(), columns=5)
+        handles, labels = parity.get_legend_handles_labels()
+        legend_below(parity, handles, labels, columns=5)
     rows = [
         (outcome.source.name, case.label, case.published, case.predicted, case.error)
         for outcome in outcomes
@@ -31,8 +32,8 @@ def draw(outcomes: Sequence[Any]) -> Plot:
     return Plot(
         name="parity",
         title="Simulated against published",
-        reading="On the left every published figure against ours, on the line where they agree; on the right the errors "
-        "of each source, with what is asked of it shaded.",
+        reading="On the left every published figure against ours, on the line where they agree; on the right the "
+        "errors of each source, with what is asked of it shaded.",
         figure=figure,
         columns=("source", "case", "published", "predicted", "error"),
         rows=rows,
@@ -40,6 +41,8 @@ def draw(outcomes: Sequence[Any]) -> Plot:
 
 
 def _parity(axes: Axes, outcomes: Sequence[Any]) -> None:
+    from matplotlib.ticker import NullLocator
+
     everything = []
     for number, outcome in enumerate(outcomes):
         published = [case.published for case in outcome.cases if not case.calibration]
@@ -53,6 +56,9 @@ def _parity(axes: Axes, outcomes: Sequence[Any]) -> None:
     ends = [0.7 * min(everything), 1.4 * max(everything)]
     axes.plot(ends, ends, color=INK, linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="published, each in its unit", ylabel="simulated")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_locator(NullLocator())
     quiet(axes)
 
 
@@ -70,4 +76,5 @@ def _errors(axes: Axes, outcomes: Sequence[Any]) -> None:
     axes.axvline(0.0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(outcomes)), [outcome.source.name for outcome in reversed(outcomes)])
     axes.set_xlabel("error, %")
+    axes.margins(x=0.06)
     quiet(axes)

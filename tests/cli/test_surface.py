@@ -46,6 +46,7 @@ SURFACE = {
         "--png FILE",
         "--json",
     ],
+    "validate": ["--only NAME ...", "--data DIR", "--document FILE", "--png FILE", "--jobs = 0", "--summary", "--json"],
     "schema": [],
     "doctor": [],
     "clean": ["--runs = runs", "--all"],

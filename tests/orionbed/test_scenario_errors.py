@@ -132,7 +132,7 @@ WRONG: list[tuple[str, ...]] = [
     (
         "kind: queue, window: 8",
         "kind: interleaved-1f1b, microbatches: 8, chunks: 2",
-        "13:10: pipeline.split: has 4 entries for 8 pieces (2 on each of 4 stages); give one number of layers per piece",
+        "13:10: pipeline.split: has 4 entries for 8 pieces (2 on each of 4 stages); give one number of layers",
     ),
     (
         "split: [6, 6, 6, 6]\n  boundary: {kind: resbm, width: 64}\n  schedule: {kind: queue, window: 8}",
@@ -149,7 +149,7 @@ WRONG: list[tuple[str, ...]] = [
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: by-sape", "18:15: peers.efficiency: did you mean by-shape?"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: 0", "18:15: peers.efficiency: must be greater than 0, not 0"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  speed: 0", "18:10: peers.speed: raise its lowest value"),
-    ("gpu: a100-80gb", "gpu: a100-80gb\n  gpus: 3", "18:9: peers.gpus: 3 GPUs do not divide 16 attention heads; choose"),
+    ("gpu: a100-80gb", "gpu: a100-80gb\n  gpus: 3", "18:9: peers.gpus: 3 GPUs do not divide 16 attention heads;"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  gpu_link: 100 Gb/s", "18:13: peers.gpu_link: did you mean GB/s?"),
     (
         "gpu: a100-80gb",

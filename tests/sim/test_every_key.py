@@ -112,6 +112,7 @@ CHANGES: dict[str, Any] = {
     "peers.measured.forward": [0.05, 0.07, 0.05],
     "peers.measured.input_gradient": 0.08,
     "peers.measured.weight_gradient": 0.05,
+    "peers.rebalance_every": 4.0,
     "peers.efficiency": 0.2,
     "peers.kernel_scale": 0.5,
     "peers.sites": {"virginia": 4, "ohio": 1, "oregon": 1},

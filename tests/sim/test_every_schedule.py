@@ -26,7 +26,16 @@ def schedule_block(name: str, num_microbatches: int, **more: Any) -> dict[str, A
     return {"kind": name, "microbatches": num_microbatches, "recompute": "none", **more}
 
 
-def simulated(quiet: Make, simple: Simple, block: dict[str, Any], num_stages: int, times: Any, hop_s: float, *, synchronous: bool = False) -> Any:
+def simulated(
+    quiet: Make,
+    simple: Simple,
+    block: dict[str, Any],
+    num_stages: int,
+    times: Any,
+    hop_s: float,
+    *,
+    synchronous: bool = False,
+) -> Any:
     num_microbatches = block.get("microbatches", 4)
     scenario = quiet(
         stages=num_stages,
@@ -49,7 +58,9 @@ def step_of(result: Any, order: Order, step: int) -> list[list[tuple[str, int, f
     for stage in range(order.num_stages):
         rows = np.flatnonzero(work & (trace["stage"] == stage))
         rows = rows[np.argsort(trace["start_s"][rows], kind="stable")]
-        lists.append([(str(kinds[r]), int(trace["microbatch"][r]) % per_step, float(trace["start_s"][r])) for r in rows])
+        lists.append(
+            [(str(kinds[r]), int(trace["microbatch"][r]) % per_step, float(trace["start_s"][r])) for r in rows]
+        )
     return lists
 
 
@@ -78,7 +89,9 @@ def test_a_step_takes_what_its_order_takes(
     quiet: Make, simple: Simple, name: str, num_stages: int, num_microbatches: int,
     times: tuple[float, float, float], hop_s: float, synchronous: bool,
 ) -> None:  # fmt: skip
-    plan, result = simulated(quiet, simple, schedule_block(name, num_microbatches), num_stages, times, hop_s, synchronous=synchronous)
+    plan, result = simulated(
+        quiet, simple, schedule_block(name, num_microbatches), num_stages, times, hop_s, synchronous=synchronous
+    )
     order = plan.order
     assert order is not None
     assert result.ledger.applied == 3 * num_microbatches
@@ -101,11 +114,17 @@ def test_what_an_opportunistic_pipeline_does_takes_what_its_order_takes(
     assert plan.order is not None
     done = step_of(result, plan.order, 1)
     order = make_order(
-        [[Action(kind, stage, m) for kind, m, _ in mine] for stage, mine in enumerate(done)], plan.order.stage_of  # type: ignore[arg-type]
+        [[Action(kind, stage, m) for kind, m, _ in mine] for stage, mine in enumerate(done)],
+        plan.order.stage_of,  # type: ignore[arg-type]
     )
     check_order(order)
     assert max(peak_activations(order)) <= limit
-    timed = time_order(order, times_of(plan.chunk_costs), Hops(hop_s, synchronous=synchronous), begin_s=step_ends(result, plan.order, 0))
+    timed = time_order(
+        order,
+        times_of(plan.chunk_costs),
+        Hops(hop_s, synchronous=synchronous),
+        begin_s=step_ends(result, plan.order, 0),
+    )
     for starts, mine in zip(timed.starts_s, done, strict=True):
         assert [start for _, _, start in mine] == pytest.approx(starts, rel=1e-12, abs=1e-9)
 

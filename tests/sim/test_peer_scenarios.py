@@ -1,4 +1,4 @@
-"""Scenarios of other systems: every number has a source, they run, and they meet what was published, or say by how much not.
+"""Scenarios of other systems: every number has a source, they run, and how near they come to what was published.
 
 Published figures are in the comments. Where a figure is fitted, the test says so; everything else is predicted.
 """
@@ -28,6 +28,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "megatron-530b": ONE_REPLICA,
     "petals-70b": ("run.tokens=20",),
     "subspace-8b": ("run.tokens=1048576",),
+    "swarm-rebalancing": ("run.duration=3 min",),
     "swarm-t4": ("run.duration=3 min",),
 }
 
@@ -108,7 +109,7 @@ def test_intellect_1(sets: tuple[str, ...], exchange_s: float, utilisation: floa
 
 
 def test_covenant_72b() -> None:
-    """Published: 1.97 GB up per exchange, 146 times less than fp32, 94.5 % of the time in computation; 70 s are fitted."""
+    """Published: 1.97 GB up per exchange, 146 times less than fp32, 94.5 % of the time computes; 70 s are fitted."""
     result = result_of("covenant-72b", ("run.duration=5312 s",))
     plan = result.plan
     assert result.num_syncs == 4
@@ -167,7 +168,7 @@ def test_dtfm_placements() -> None:
     """
 
     def step_s(*sets: str) -> float:
-        result = result_of("dtfm-worldwide", ("run.tokens=4194304", *sets))
+        result = result_of("dtfm-worldwide", sets)
         return 1024 * 2048 / tokens_per_s(result)
 
     synchronous = "network.transport.synchronous=true"
@@ -184,12 +185,10 @@ def test_dtfm_placements() -> None:
 
 def test_dtfm_bytes() -> None:
     """A sharded server moves 2 (n - 1) / n of a stage's gradients per peer and step, two bytes per parameter."""
-    result = result_of("dtfm-worldwide", ("run.tokens=4194304",))
-    stages = sum(stage.parameters for stage in result.plan.stages)
-    per_exchange = 8 * 2 * (7 / 8) * 2 * stages / 8
-    whole, begun = divmod(result.bytes_sync, per_exchange * 8)
-    assert result.num_syncs >= 8
-    assert (whole, begun) >= (1, 0)
+    result = result_of("dtfm-worldwide", ("run.tokens=null", "run.duration=80 s"))
+    assert result.num_syncs == 2 * 8
+    parameters = sum(stage.parameters for stage in result.plan.stages)
+    assert result.bytes_sync == pytest.approx(2 * 8 * 2 * (7 / 8) * 2 * parameters, rel=1e-12)
     assert result.plan.boundary_bytes == 2048 * 2048 * 2
 
 
@@ -206,7 +205,7 @@ def test_subspace_against_full_boundaries() -> None:
 
 
 def test_petals() -> None:
-    """Published: 2.29 steps/s at 1 Gbit/s and 5 ms, which the time of a pass is fitted to, 1.57 at 100 Mbit/s, 100 ms."""
+    """Published: 2.29 steps/s at 1 Gbit/s and 5 ms, to which a pass is fitted, and 1.57 at 100 Mbit/s and 100 ms."""
     slow = ("network.uplink=100 Mbps", "network.downlink=100 Mbps", "network.delay=50 ms")
     assert tokens_per_s(result_of("petals-70b")) == pytest.approx(2.29, rel=0.001)
     assert tokens_per_s(result_of("petals-70b", slow)) == pytest.approx(1.57, rel=0.02)
@@ -227,9 +226,9 @@ def test_megatron_530b() -> None:
 
 def test_swarm_keeps_working_while_peers_come_and_go() -> None:
     """Nothing published can be compared: see the header of the scenario."""
-    result = result_of("swarm-t4", ("run.duration=6 min",))
+    result = result_of("swarm-t4", ("run.duration=4 min",))
     assert any(mark.kind == "down" for mark in result.marks)
     assert result.ledger.dropped > 0
     assert result.ledger.applied > result.ledger.dropped / 2
-    calm = result_of("swarm-t4", ("run.duration=6 min", "churn=none"))
+    calm = result_of("swarm-t4", ("run.duration=4 min", "churn=none"))
     assert calm.ledger.applied > result.ledger.applied
