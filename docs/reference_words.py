@@ -152,6 +152,7 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("network.bytes_sync", "B", "sent by exchanges between replicas"),
     ("network.bytes_storage_read", "B", "read from the store: first weights and merges"),
     ("network.mean_uplink_utilisation", "0..1", "bytes sent over what all drawn uplinks could have sent"),
+    ("churn.moves", "", "times a stage gave a peer to another one"),
     ("churn.departures", "", "times a peer left and came back"),
     ("churn.down_gpu_s", "s", "GPU-seconds of peers that were away"),
     ("churn.benched_gpu_s", "s", "GPU-seconds of peers that were back and not yet training"),

@@ -15,8 +15,8 @@ class Order:
     """One list of actions per stage, for one optimizer step.
 
     `stage_of[c]` is the stage that holds chunk c of the model; chunks are numbered along the model. A forward in
-    `pairs` and the backward listed after it are one operation: it starts with the inputs of both, and both results are there
-    when it ends.
+    `pairs` and the backward listed after it are one operation: it starts with the inputs of both, and both results are
+    there when it ends.
     """
 
     lists: tuple[tuple[Action, ...], ...]

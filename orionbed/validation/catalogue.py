@@ -7,13 +7,13 @@ from orionbed.validation.case import Source
 
 _A100 = "matrix-multiply efficiencies of the A100 profile, measured by others"
 _KORTHIKANTI = "Korthikanti et al. 2022, arXiv 2205.05198"
-_DTFM = "Yuan et al., NeurIPS 2022, arXiv 2206.01288, result notes of DS3Lab/Decentralized_FM_alpha"
+_DTFM = "Yuan et al., NeurIPS 2022, arXiv 2206.01288, notes of DS3Lab/Decentralized_FM_alpha"
 
 SOURCES: Final = (
     Source(
         "korthikanti-layer", "One layer of a 22B GPT on 8 A100s", f"{_KORTHIKANTI}, table 4", "ms",
         korthikanti.layer_times, "each", 0.05,
-        fitted="how often LayerNorm's backward passes over memory, and that gradients accumulate within their multiply: "
+        fitted="how often LayerNorm's backward passes over memory, and that gradients add up within their multiply: "
         "chosen with this table in view, from a worst error of 6 %", assumed=_A100,
     ),
     Source(

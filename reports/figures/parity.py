@@ -76,5 +76,7 @@ def _errors(axes: Axes, outcomes: Sequence[Any]) -> None:
     axes.axvline(0.0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(outcomes)), [outcome.source.name for outcome in reversed(outcomes)])
     axes.set_xlabel("error, %")
-    axes.margins(x=0.06)
+    widest = max(abs(case.error) for outcome in outcomes for case in outcome.cases if not case.calibration)
+    widest = max(100.0 * widest, *(100.0 * o.source.tolerance for o in outcomes))
+    axes.set_xlim(-1.08 * widest, 1.08 * widest)
     quiet(axes)

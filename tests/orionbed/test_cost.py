@@ -18,7 +18,7 @@ def result(**prices: Any) -> Any:
         "prices_as_of": "2026-06",
         **prices,
     }
-    plan = SimpleNamespace(scenario=SimpleNamespace(cost=SimpleNamespace(**cost)), peers=[None] * 4)
+    plan = SimpleNamespace(scenario=SimpleNamespace(cost=SimpleNamespace(**cost)), num_gpus=4)
     return SimpleNamespace(
         plan=plan, duration_s=7200.0, bytes_up=np.array([25e9, 25e9, 40e9, 10e9]), bytes_storage_read=50e9
     )

@@ -17,7 +17,7 @@ def test_delays_between_the_five_sites():
 
 
 def test_the_table_is_complete_and_plausible():
-    assert geography.tables() == ["us-metros"]
+    assert geography.tables() == ["two-datacentres", "us-metros", "worldwide-8"]
     sites = [*FIVE, "nevada", "south-carolina", "illinois"]
     delays = geography.one_way_delays("us-metros", sites)
     assert np.array_equal(delays, delays.T)
@@ -34,7 +34,7 @@ def test_sites_may_repeat_and_be_few():
 
 
 def test_what_is_not_there_is_named():
-    with pytest.raises(ValueError, match="no delay table 'mars'; tables are us-metros"):
+    with pytest.raises(ValueError, match="no delay table 'mars'; tables are two-datacentres, us-metros"):
         geography.one_way_delays("mars", FIVE)
     with pytest.raises(ValueError, match="no site 'texas' in delay table us-metros; it has california, illinois"):
         geography.one_way_delays("us-metros", ["texas"])
@@ -61,3 +61,16 @@ def test_a_wrong_table_is_refused_with_its_line(tmp_path, text, hint):
     path.write_text(text)
     with pytest.raises(ValueError, match=hint):
         geography.read(path)
+
+
+def test_a_table_may_bound_what_a_connection_carries(tmp_path, monkeypatch):
+    (tmp_path / "two.csv").write_text(
+        "site,other,one_way_ms,kind,mbps\na,a,1,measured,2000\nb,b,1,measured,\na,b,40,measured,500\n"
+    )
+    monkeypatch.setattr(geography, "FOLDER", tmp_path)
+    assert geography.connection_rates("two", ["a", "b"]).tolist() == [[2e9, 5e8], [5e8, np.inf]]
+    assert geography.one_way_delays("two", ["a", "b"]).tolist() == [[0.001, 0.04], [0.04, 0.001]]
+
+
+def test_most_tables_say_nothing_of_rates():
+    assert np.all(np.isinf(geography.connection_rates("us-metros", FIVE)))

@@ -10,7 +10,7 @@ from orionbed.published import compare_published, contradictions, fitted_quantit
 SUMMARY = {
     "mfu": {"wall_clock": 0.33, "in_phase": 0.4, "peak_sustained": 0.4},
     "tokens": {"total": 7.2e6, "per_s": {"in_phase": 400.0, "with_merges": 360.0, "wall_clock": 330.0}},
-    "layout": {"peak_flops": 1e6, "num_peers": 2, "fits": True, "gpu": "a100"},
+    "layout": {"peak_flops": 1e6, "num_peers": 2, "gpus_per_peer": 1, "fits": True, "gpu": "a100"},
     "model": {"flops_per_token": 2e3},  # so 1000 tokens/s are an MFU of 1
     "datacenter": {"relative_speed": None},
 }

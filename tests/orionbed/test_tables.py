@@ -13,6 +13,7 @@ from orionbed.ledger import Ledger
 from orionbed.plan import Plan, make_plan
 from orionbed.results import Epoch, Mark, RunResult
 from orionbed.scenario import apply, load
+from orionbed.schedule.actions import KINDS
 from orionbed.tracing import CAUSES
 
 NUM_PEERS, DURATION_S = 8, 1000.0
@@ -45,10 +46,10 @@ def result(plan: Plan) -> RunResult:
             "ledger": Ledger(num_stages=4),
             "epochs": [Epoch(0, 100.0, 500.0, 520.0, 40, 3), Epoch(1, 520.0, 520.0, 600.0, 0, 0)],
             "marks": [Mark(500.0, 520.0, "merge"), Mark(550.0, 560.5, "down", 3, "left, and came back")],
-            "work_s": {"F": zeros, "B": zeros},
-            "num_done": {"F": np.zeros(NUM_PEERS, dtype=np.int64), "B": np.arange(NUM_PEERS)},
-            "thrown_s": {"F": zeros, "B": zeros},
-            "unfinished_s": {"F": zeros, "B": zeros},
+            "work_s": dict.fromkeys(KINDS, zeros),
+            "num_done": {kind: np.zeros(NUM_PEERS, dtype=np.int64) for kind in KINDS} | {"B": np.arange(NUM_PEERS)},
+            "thrown_s": dict.fromkeys(KINDS, zeros),
+            "unfinished_s": dict.fromkeys(KINDS, zeros),
             "other_s": other_s,
             "bytes_up": np.full(NUM_PEERS, 1e10),
             "bytes_down": np.full(NUM_PEERS, 2e10),
