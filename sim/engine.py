@@ -95,7 +95,7 @@ class Engine:
         """Let a peer of a static schedule wait until its replica is complete."""
         peer.idle = True
         peer.ready_s = -1.0
-        peer.idle_by_window = False
+        peer.idle_by_window = peer.idle_by_sync = False
         peer.blocked_share = 0.0
 
     def _release_if_complete(self, replica: int) -> None:
@@ -133,7 +133,8 @@ class Engine:
                 self._num_blocked_sources += 1
         else:
             # How much of the pipeline's entrance is shut by the window when this peer runs dry.
-            peer.blocked_share = self._num_blocked_sources / self.plan.num_replicas
+            # Peers may have moved to the first stage, so that there are more sources than replicas.
+            peer.blocked_share = min(1.0, self._num_blocked_sources / self.plan.num_replicas)
 
     def _begin(self, peer: SimPeer, action: Action, start_s: float) -> None:
         if peer.idle:
@@ -422,7 +423,7 @@ class Engine:
 
     def _next_static_step(self, peers: list[SimPeer]) -> None:
         """Reset the peers of fixed schedules to the start of one and the same new step."""
-        next_step = 1 + max(p.policy.num_steps for p in (peers if self.syncing is None else self.peers))
+        next_step = 1 + max(peer.policy.num_steps for peer in peers)
         for peer in peers:
             peer.held_back = None
             peer.outbox.clear()

@@ -28,6 +28,8 @@ class InOrderNetwork(Network):
         self, source: int, target: int, size_bytes: float, deliver: Callable[[Any], object], arg: Any = None
     ) -> Transfer:
         """Send when the connection's messages before this one have drained; what is held back cannot be cancelled."""
+        if not size_bytes >= 0.0:
+            raise ValueError(f"cannot send {size_bytes} bytes")
         connection = self._connections[source].get(target)
         if connection is not None and connection in self._under_way:
             self._held.setdefault(connection, deque()).append((size_bytes, deliver, arg))
@@ -35,6 +37,12 @@ class InOrderNetwork(Network):
             held.connection, held.size_bytes, held.state = connection, size_bytes, OVER
             return held
         return self._start(source, target, (size_bytes, deliver, arg))
+
+    def cancel(self, transfer: Transfer) -> float:
+        """Destroy what has not drained, as in any network; the connection's next message begins."""
+        left = super().cancel(transfer)
+        self._over(transfer)
+        return left
 
     def cancel_peer(self, peer: int) -> list[Transfer]:
         """Destroy all that is on its way from or to a peer, and what waits for its connections."""

@@ -66,6 +66,7 @@ class Transport:
 
     streams: int = 1
     window_bytes: float = 4.0 * 1024**2
+    initial_window_bytes: float = tcp.INITIAL_WINDOW_BYTES
     keep_warm: bool = True
     slow_start_after_idle: bool = False
     loss: float = 0.0

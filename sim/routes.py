@@ -28,8 +28,11 @@ class Routes:
             raise IndexError(f"no way from {source} to {target}: peers are 0 to {self._store - 1}")
         links = self._links
         streams = self._transport.streams
+        window = self._transport.initial_window_bytes
         if source == target:
-            return Connection(source, target, (), delay_s=0.0, ceiling=inf, streams=streams)
+            return Connection(
+                source, target, (), delay_s=0.0, ceiling=inf, streams=streams, initial_window_bytes=window
+            )
         if self._store in {source, target}:
             route = self._storage_route(source, target)
             delay_s = self._storage.delay_s
@@ -40,7 +43,9 @@ class Routes:
         ceiling = self._transport.ceiling(2.0 * delay_s, streams)
         if links.per_connection is not None and self._store not in {source, target}:
             ceiling = min(ceiling, float(links.per_connection[links.site[source], links.site[target]]))
-        return Connection(source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams)
+        return Connection(
+            source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams, initial_window_bytes=window
+        )
 
     def _peer_route(self, source: int, target: int) -> tuple[Resource, ...]:
         links = self._links

@@ -18,21 +18,33 @@ if TYPE_CHECKING:
 Piece = tuple[int, int]
 """Step, and number of the piece within it."""
 
+AWAY = 1 << 62
+"""The first step that a peer takes part in while its replica is not complete: none."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Member:
-    """One peer: pieces it has released and not yet exchanged, and which step's exchange it waits for."""
+    """One peer: pieces it has released and not yet exchanged, and which step's exchange it waits for.
+
+    It takes part from `joined_step` on; while its replica is halted, `next_step` is the step after the lost one.
+    `life` tells what was released before the last loss from what came after.
+    """
 
     peer: SimPeer
-    joined_step: int = 0
+    joined_step: int = AWAY
+    next_step: int = 0
+    life: int = 0
     released: deque[Piece] = field(default_factory=deque)
     num_done: dict[int, int] = field(default_factory=dict)
     began_s: dict[int, float] = field(default_factory=dict)
     waits_for: int = -1
     num_backwards: dict[int, int] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        """Drop everything under way."""
+    def leave(self) -> None:
+        """Drop everything under way, and take part no more until the replica has joined again."""
+        if self.joined_step != AWAY:
+            self.joined_step, self.next_step = AWAY, self.peer.policy.num_steps
+        self.life += 1
         self.released.clear()
         self.num_done.clear()
         self.began_s.clear()
@@ -40,7 +52,7 @@ class _Member:
         self.waits_for = -1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Exchange:
     """One piece on its way between those who take part."""
 
@@ -52,28 +64,29 @@ class _Exchange:
 
 
 class _Group:
-    """The replicas of one stage, and their exchange under way."""
+    """The replicas of one stage, their exchange under way, and the step of the last one that began."""
 
     def __init__(self, members: list[_Member]) -> None:
         self.members = members
         self.exchange: _Exchange | None = None
+        self.last_step = -1
 
     def next_piece(self) -> Piece | None:
         """Return the piece that everybody concerned has released, if there is one."""
-        present = [member for member in self.members if member.peer.status == "training"]
-        heads = [member.released[0] for member in present if member.released]
+        heads = [member.released[0] for member in self.members if member.released]
         if not heads:
             return None
         piece = min(heads)
-        concerned = (member for member in present if member.joined_step <= piece[0])
+        concerned = (member for member in self.members if member.joined_step <= piece[0])
         return piece if all(member.released for member in concerned) else None
 
 
 class Syncing:
     """Runs the exchanges, one at a time per stage, and tells peers when they may do their optimizer step.
 
-    An exchange begins when all replicas that are in training have released the piece. A replica that is lost leaves it,
-    and the others begin it anew; one that comes back takes part from its first whole step on.
+    An exchange begins when all replicas that are complete have released the piece. A replica that is lost leaves it,
+    and the others begin it anew; one that comes back takes part from its first whole step on, at each stage from the
+    first one whose exchange has not begun.
     """
 
     def __init__(self, engine: Engine, block: Sync) -> None:
@@ -90,6 +103,7 @@ class Syncing:
         self._num_microbatches = order.num_microbatches
         self._pieces_per_chunk = max(1, block.buckets // order.chunks_per_stage)
         self._pieces = self._pieces_per_chunk * order.chunks_per_stage if self._by_gradient else 1
+        self._compute_s = block.compute / self._pieces
         for peer in engine.peers:
             peer.sync_compute_s = block.compute
         self.num_exchanges = 0
@@ -111,7 +125,7 @@ class Syncing:
         for number in range(self._pieces_per_chunk):
             at_s = start_s + duration_s * (number + 1) / self._pieces_per_chunk
             piece = (peer.policy.num_steps, first + number)
-            self._engine.clock.call_at(at_s, self._release_gradients, (member, piece))
+            self._engine.clock.call_at(at_s, self._release_gradients, (member, member.life, piece))
 
     def finished(self, peer: SimPeer) -> None:
         """A peer has finished an operation: after the last one of the step it exchanges what is due, or may go on."""
@@ -134,24 +148,26 @@ class Syncing:
         """A replica has left: it forgets what it had to exchange, and the others go on without it."""
         for group in self._groups:
             member = group.members[replica]
-            member.forget()
+            member.leave()
             if group.exchange is not None and member in group.exchange.members:
                 self._abandon(group)
             self._begin_if_complete(group)
 
     def joined(self, replica: int) -> None:
         """A replica is complete again: it goes on at the step that the furthest of the others is at."""
-        step = max(member.peer.policy.num_steps for member in self._member.values())
+        members = self._member.values()
+        at_work = [member.peer.policy.num_steps for member in members if member.joined_step != AWAY]
+        step = max(at_work or [member.next_step for member in members])
         for group in self._groups:
             member = group.members[replica]
-            member.forget()
-            member.joined_step = member.peer.policy.num_steps = step
+            member.peer.policy.num_steps = step
+            member.joined_step = max(step, group.last_step + 1)
 
     def reset(self) -> None:
         """The training phase ends for everybody."""
         for group in self._groups:
             for member in group.members:
-                member.forget()
+                member.leave()
             if group.exchange is not None:
                 self._abandon(group)
 
@@ -169,20 +185,22 @@ class Syncing:
         parts = self._pieces if self._by_gradient else self._block.fragments
         return self._engine.plan.stages[stage].parameters * self._block.bits / 8.0 / parts
 
-    def _release_gradients(self, what: tuple[_Member, Piece]) -> None:
-        member, piece = what
-        if member.peer.policy.num_steps == piece[0] and member.peer.status == "training":
+    def _release_gradients(self, what: tuple[_Member, int, Piece]) -> None:
+        member, life, piece = what
+        if member.life == life:
             self._release(member, piece)
 
     def _release(self, member: _Member, piece: Piece) -> None:
-        member.released.append(piece)
-        self._begin_if_complete(self._groups[member.peer.stage])
+        if piece[0] >= member.joined_step:
+            member.released.append(piece)
+            self._begin_if_complete(self._groups[member.peer.stage])
 
     def _begin_if_complete(self, group: _Group) -> None:
         piece = None if group.exchange is not None else group.next_piece()
         if piece is None:
             return
-        members = [m for m in group.members if m.peer.status == "training" and m.released and m.released[0] == piece]
+        members = [member for member in group.members if member.released and member.released[0] == piece]
+        group.last_step = piece[0]
         exchange = group.exchange = _Exchange(piece, members, self._engine.clock.now)
         for member in members:
             member.began_s.setdefault(piece[0], exchange.began_s)
@@ -201,7 +219,7 @@ class Syncing:
     def _exchanged(self, group: _Group, exchange: _Exchange) -> None:
         self.num_exchanges += 1
         self.exchange_s += self._engine.clock.now - exchange.began_s
-        self._engine.clock.call_in(self._block.compute, self._settle, (group, exchange))
+        self._engine.clock.call_in(self._compute_s, self._settle, (group, exchange))
 
     def _settle(self, what: tuple[_Group, _Exchange]) -> None:
         """Everybody who took part has the result; the next exchange may begin."""

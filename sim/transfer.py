@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from sim.clock import Call, Scheduled
 from sim.filling import Flow, Resource
-from sim.tcp import INITIAL_WINDOW_BYTES
 
 WAITING: Final = 0
 """For the connection to open."""
@@ -29,7 +28,15 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, source: int, target: int, route: tuple[Resource, ...], *, delay_s: float, ceiling: float, streams: int
+        self,
+        source: int,
+        target: int,
+        route: tuple[Resource, ...],
+        *,
+        delay_s: float,
+        ceiling: float,
+        streams: int,
+        initial_window_bytes: float,
     ) -> None:
         self.source = source
         self.target = target
@@ -41,7 +48,7 @@ class Connection:
         self.earliest_s = -0.5 * delay_s
         self.ceiling = ceiling
         self.streams = float(streams)
-        self.initial_window_bytes = streams * INITIAL_WINDOW_BYTES
+        self.initial_window_bytes = streams * initial_window_bytes
         self.sent_bytes = self.destroyed_bytes = 0.0
         self.last_delivery_s = self.drained_s = -inf
         self.num_sharing = 0

@@ -56,6 +56,7 @@ def _transport(block: NetworkBlock) -> Transport:
     return Transport(
         streams=transport.streams,
         window_bytes=transport.window,
+        initial_window_bytes=transport.initial_window,
         keep_warm=transport.keep_warm,
         slow_start_after_idle=transport.slow_start_after_idle,
         loss=transport.loss,

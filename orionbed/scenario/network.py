@@ -71,6 +71,9 @@ class Transport(Block):
     window: Annotated[DataSize, Field(gt=0)] = Field(
         default=4 * 1024**2, description="Send window of one stream (default 4 MiB)."
     )
+    initial_window: Annotated[DataSize, Field(gt=0)] = Field(
+        default=14480.0, description="Window that a stream starts slowly with (default 14480 B, ten segments)."
+    )
     keep_warm: bool = Field(default=True, description="Whether connections stay open between messages (default true).")
     slow_start_after_idle: bool = Field(
         default=False, description="Whether a connection that idled starts slowly again (default false)."

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from orionbed.scenario import apply
 from orionbed.validation.bench import bare_scenario, step_s
 from orionbed.validation.case import Case
-from orionbed.validation.dtfm import NCCL
+from orionbed.validation.dtfm import NCCL, PAYLOAD_SHARE
 from orionbed.validation.facts import Row
 
 MIB = 2.0**20
@@ -51,8 +51,8 @@ def exchange_s(algorithm: str, size_mib: float, num_peers: int, delay_ms: float,
             "pipeline.schedule": {"kind": "gpipe", "microbatches": 1, "recompute": "none"},
             "peers.gpu": "v100-16gb",
             "network.delay": delay_ms / 1e3,
-            "network.uplink": gbps * 1e9,
-            "network.downlink": gbps * 1e9,
+            "network.uplink": gbps * 1e9 * PAYLOAD_SHARE,
+            "network.downlink": gbps * 1e9 * PAYLOAD_SHARE,
             "network.transport": NCCL | {"slow_start_after_idle": False},
         }
     )  # fmt: skip

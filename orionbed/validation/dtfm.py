@@ -10,10 +10,20 @@ from orionbed.validation.facts import Row, facts
 
 MIB = 2.0**20
 SEQUENCE = 2048
-NCCL = {"streams": 144, "window": 4 * MIB, "slow_start_after_idle": True, "tls": False}
-"""NCCL opens 16 sockets per channel on AWS; how many together is set on the ten single messages."""
-GLOO = {"streams": 1, "window": 2.6 * MIB, "tls": False}
-"""One socket; its window is set on the ten single messages."""
+RESTART_WINDOW = 128.0 * 1024
+"""What a connection starts with after it has idled, for a decayed one of Linux; set on the single messages of both."""
+NCCL = {
+    "streams": 16,
+    "window": 4 * MIB,
+    "initial_window": RESTART_WINDOW,
+    "slow_start_after_idle": True,
+    "tls": False,
+}
+"""NCCL opens 16 sockets per connection on AWS (its documentation: two threads with eight each)."""
+GLOO = NCCL | {"streams": 1, "window": 2.8 * MIB}
+"""One socket; its window is set on the single messages."""
+PAYLOAD_SHARE = 8949 / 9015
+"""Of what a shaped link carries, with the jumbo frames of AWS (MTU 9001)."""
 GLOO_LIMIT_BPS = 5e9
 """What one connection between two AWS machines can carry (AWS documentation, 5 Gbit/s)."""
 FORWARD_SHARE = 0.25
@@ -104,8 +114,8 @@ def _pipeline(
                 "forward": step_s * FORWARD_SHARE, "input_gradient": backward_s / 2, "weight_gradient": backward_s / 2,
             },
             "network.delay": delay_s,
-            "network.uplink": rate_bps,
-            "network.downlink": rate_bps,
+            "network.uplink": rate_bps * PAYLOAD_SHARE,
+            "network.downlink": rate_bps * PAYLOAD_SHARE,
             "network.transport": transport,
         }
     )  # fmt: skip
