@@ -72,7 +72,7 @@ def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: in
     narrowing = Work()
     if isinstance(boundary, BottleneckBoundary):
         narrowing = costs.narrowing(model, tokens, boundary.width).times((not is_first) + (not is_last))
-    work = _as_measured(scenario, work, index)
+    work = _as_measured(scenario, work, index, len(split) // scenario.pipeline.stages)
     forward = _cost(work.forward_s, work.forward_flops, narrowing.forward_s, narrowing.forward_flops)
     attention = costs.attention_core(model, tokens, batch.sequence).times(split[index])
     return _Parts(
@@ -111,12 +111,12 @@ def _recompute(policy: str, forward: Cost, attention: Work) -> Cost:
     )
 
 
-def _as_measured(scenario: Scenario, work: Work, index: int) -> Work:
+def _as_measured(scenario: Scenario, work: Work, index: int, chunks_per_stage: int) -> Work:
     """Replace modelled seconds by measured ones, if the scenario has them; FLOPs stay counted."""
     measured = scenario.peers.measured
     if measured is None:
         return work
-    return work.taking(*measured.at(index))
+    return work.taking(*measured.at(index, chunks_per_stage))
 
 
 def stage_costs(per_chunk: Sequence[Costs], stage_of: Sequence[int], stage: int, optimizer_step: Cost) -> Costs:

@@ -53,7 +53,9 @@ def first_present(run: Run, group: str) -> str:
 
 def gpu_name(run: Run) -> str:
     """Return the GPU as it is written on its data sheet."""
-    return str(run.get("layout.gpu") or "GPU").upper()
+    per_peer = int(run.number("layout.gpus_per_peer") or 1)
+    name = str(run.get("layout.gpu") or "GPU").upper()
+    return name if per_peer == 1 else f"{per_peer}x{name}"
 
 
 def sentence(run: Run) -> str:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from sim.clock import COMPLETION
 from sim.filling import Flow
 from sim.network import Network
 from sim.transfer import ALONE, FLYING, OVER, Connection, Transfer
@@ -58,11 +59,11 @@ class InOrderNetwork(Network):
 
     def _watch(self, transfer: Transfer) -> None:
         """Note that a transfer is under way, and learn when it has drained."""
-        if transfer.state == FLYING or transfer.state == OVER:
+        if transfer.state in {FLYING, OVER}:
             return
         self._under_way[transfer.connection] = transfer
         if transfer.state == ALONE:
-            self._clock.call_at(transfer.drained_s, self._drained_alone, transfer)
+            self._clock.call_at(transfer.drained_s, self._drained_alone, transfer, COMPLETION)
 
     def _begin(self, transfer: Transfer) -> None:
         super()._begin(transfer)
@@ -84,4 +85,6 @@ class InOrderNetwork(Network):
         del self._under_way[connection]
         held = self._held.get(connection)
         if held:
+            if self._clock.now <= connection.ready_s:
+                connection.fast = False  # it has only just opened: this message is one of its first too
             self._start(connection.source, connection.target, held.popleft())

@@ -1,9 +1,9 @@
 """Peers that move between stages so that no stage runs short of them (SWARM, Ryabinin et al., arXiv 2301.11913).
 
 Every so often the stage with most peers gives one to the stage with fewest, and a peer that comes back from being away
-may go to another stage than it left. A peer that moves leaves like one that is lost (what is on its way to it is sent again to others),
-fetches the weights of its new stage and starts there as a new process. In the waterfall its time stays with the stage
-that it began in.
+may go to another stage than it left. A peer that moves leaves like one that is lost (what is on its way to it is sent
+again to others), fetches the weights of its new stage and starts there as a new process. In the waterfall its time
+stays with the stage that it began in.
 """
 
 from orionbed import tracing

@@ -149,7 +149,7 @@ def _measured(sections: Sections) -> Iterator[Issue]:
     for name in type(measured).model_fields:
         times = getattr(measured, name)
         if isinstance(times, tuple) and len(times) != pieces:
-            text = f"has {len(times)} entries for {pieces} pieces of the model; give one time per {each}, or one in all"
+            text = f"has {len(times)} entries for {pieces} pieces of the model; give one time per {each}, or one for a whole stage"
             yield Issue(("peers", "measured", name), text)
 
 

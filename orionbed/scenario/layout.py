@@ -142,16 +142,19 @@ PerChunk = Annotated[
 
 
 class Measured(Block):
-    """Times of one micro-batch through one chunk of a stage, measured on the real machine."""
+    """Times of one micro-batch, measured on the real machine."""
 
-    forward: PerChunk = Field(description="Forward pass: one time, or a list with one per chunk, first chunk first.")
+    forward: PerChunk = Field(
+        description="Forward pass: one time for a whole stage, of which its pieces take equal shares, or a list with one "
+        "per piece of the model."
+    )
     input_gradient: PerChunk = Field(description="Backward pass as far as the gradient of the input, likewise.")
     weight_gradient: PerChunk = Field(description="Gradient of the weights, likewise.")
 
-    def at(self, chunk: int) -> tuple[float, float, float]:
+    def at(self, chunk: int, chunks_per_stage: int) -> tuple[float, float, float]:
         """Seconds of forward, input gradient and weight gradient of a chunk, counted along the model from 0."""
         forward, inputs, weights = (
-            time[chunk] if isinstance(time, tuple) else time
+            time[chunk] if isinstance(time, tuple) else time / chunks_per_stage
             for time in (self.forward, self.input_gradient, self.weight_gradient)
         )
         return forward, inputs, weights
@@ -192,7 +195,7 @@ class Peers(Block):
     )
     measured: MeasuredOrNull = Field(
         default=None,
-        description="Seconds per micro-batch and chunk measured on the real machine, used instead of the cost model "
+        description="Seconds per micro-batch measured on the real machine, used instead of the cost model "
         "(default null).",
     )
     kernel_scale: Positive = Field(

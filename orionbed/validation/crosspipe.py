@@ -50,7 +50,7 @@ def _scenario(row: Row, schedule: str) -> Any:
         "peers.sites": {f"dc-{number}": STAGES // num_sites for number in range(num_sites)},
         "peers.placement": "packed",
         "peers.measured": {
-            "forward": FORWARD_S / pieces, "input_gradient": INPUT_S / pieces, "weight_gradient": WEIGHT_S / pieces,
+            "forward": FORWARD_S, "input_gradient": INPUT_S, "weight_gradient": WEIGHT_S,
         },
         "network.delay": row["delay"] * FORWARD_S,
         "network.delay_inside": 0.0,

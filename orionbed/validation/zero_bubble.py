@@ -44,9 +44,9 @@ def _scenario(row: Row, schedule: str) -> Any:
             "peers.gpu": "a100-80gb",
             "peers.overhead": OVERHEAD_S,
             "peers.measured": {
-                "forward": row["forward_ms"] / pieces / 1e3,
-                "input_gradient": row["input_ms"] / pieces / 1e3,
-                "weight_gradient": row["weight_ms"] / pieces / 1e3,
+                "forward": row["forward_ms"] / 1e3,
+                "input_gradient": row["input_ms"] / 1e3,
+                "weight_gradient": row["weight_ms"] / 1e3,
             },
             "network.delay": row["hop_ms"] / 1e3,
         }
