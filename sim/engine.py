@@ -22,6 +22,7 @@ from sim.peer import SimPeer, Status
 from sim.peers import make_peers
 from sim.recording import Recording
 from sim.status import StatusBoard
+from sim.synchronous import Outboxes
 from sim.syncing import Syncing
 from sim.transfer import Transfer
 
@@ -60,6 +61,8 @@ class Engine:
         self._jitter_sd = plan.scenario.peers.jitter
         self._boundary_bytes = float(plan.boundary_bytes)
         self._last_stage = plan.num_stages - 1
+        synchronous = plan.scenario.network.transport.synchronous and not self.is_queue_driven
+        self._outboxes = Outboxes(network, self._boundary_bytes, self._arrive) if synchronous else None
         sync = plan.scenario.sync
         self.syncing = None if isinstance(sync, str) else Syncing(self, sync)
 
@@ -75,7 +78,6 @@ class Engine:
             self._poll_loop_s = self._poll_empty_s = self._poll_full_s = 0.0
             self._cache_ttl_s = self._connect_timeout_s = self._status_every_s = 0.0
             self._attempts = 1
-        self._synchronous = self.plan.scenario.network.transport.synchronous
 
     # ---------------------------------------------------------------- training phase
 
@@ -116,7 +118,8 @@ class Engine:
 
     def _look(self, peer: SimPeer, now: float, gap_s: float) -> None:
         """Start the peer's next operation `gap_s` from now, or let it idle."""
-        action = None if self._is_engaged(peer) else peer.policy.next_action()
+        engaged = self._outboxes is not None and self._outboxes.engages(peer)
+        action = None if engaged else peer.policy.next_action()
         if action is not None:
             self._begin(peer, action, now + gap_s)
             return
@@ -266,38 +269,13 @@ class Engine:
         if peer is not target:
             self.bytes_boundary += self._boundary_bytes
         message = (kind, number, chunk, peer, target, self.clock.now)
-        if self._synchronous and peer is not target:
-            self._send_synchronously(message)
+        if self._outboxes is not None and peer is not target:
+            self._outboxes.send(message)
             return
         self.network.send(peer.index, target.index, self._boundary_bytes, self._arrive, message)
 
-    def _send_synchronously(self, message: Message) -> None:
-        """Send when everything sent before has arrived."""
-        _, _, _, peer, target, _ = message
-        peer.outbox.append(message)
-        peer.num_sending[target.index] = peer.num_sending.get(target.index, 0) + 1
-        if len(peer.outbox) == 1:
-            self.network.send(peer.index, target.index, self._boundary_bytes, self._arrive, message)
-
-    def _through(self, peer: SimPeer, target: SimPeer) -> None:
-        """The first message of the outbox has arrived: send the next, and go on if the peer waited for that."""
-        peer.outbox.popleft()
-        peer.num_sending[target.index] -= 1
-        if peer.outbox:
-            following = peer.outbox[0]
-            self.network.send(peer.index, following[4].index, self._boundary_bytes, self._arrive, following)
-        if peer.idle and peer.wake is None and self._can_start(peer):
-            self._wake_soon(peer, self.clock.now, peer.accounted_s)
-
-    def _is_engaged(self, peer: SimPeer) -> bool:
-        """Whether a synchronous peer is sending to the one that its next action has its input from."""
-        if not self._synchronous:
-            return False
-        partner = peer.policy.partner()
-        return partner is not None and peer.num_sending.get(partner, 0) > 0
-
     def _can_start(self, peer: SimPeer) -> bool:
-        return peer.policy.ready() and not self._is_engaged(peer)
+        return peer.policy.ready() and not (self._outboxes is not None and self._outboxes.engages(peer))
 
     def _arrive(self, message: Message) -> None:
         kind, number, chunk, source, peer, sent_s = message
@@ -309,10 +287,12 @@ class Engine:
             return
         policy = peer.policy
         policy.on_message(kind, number, source.index, chunk)
-        if peer.idle and peer.wake is None and (self._can_start(peer) if self._synchronous else policy.ready()):
+        if peer.idle and peer.wake is None and self._can_start(peer):
             self._wake_soon(peer, now, sent_s)
-        if self._synchronous and source is not peer:
-            self._through(source, peer)
+        if self._outboxes is not None and source is not peer:
+            self._outboxes.arrived(source)
+            if source.idle and source.wake is None and self._can_start(source):
+                self._wake_soon(source, now, source.accounted_s)
 
     def synced(self, peer: SimPeer, step: int, began_s: float) -> None:
         """The replicas of `peer`'s stage have agreed on the gradients of `step`; the exchange began at `began_s`."""
@@ -426,8 +406,8 @@ class Engine:
         next_step = 1 + max(peer.policy.num_steps for peer in peers)
         for peer in peers:
             peer.held_back = None
-            peer.outbox.clear()
-            peer.num_sending.clear()
+            if self._outboxes is not None:
+                self._outboxes.clear(peer)
             peer.policy.reset()
             peer.policy.num_steps = next_step
 

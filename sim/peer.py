@@ -1,7 +1,6 @@
 """One simulated peer: its policy, what it is doing, and where its seconds went."""
 
-from collections import deque
-from typing import Any, Literal
+from typing import Literal
 
 from orionbed import tracing
 from orionbed.plan import PeerPlan
@@ -35,9 +34,7 @@ class SimPeer:
         "is_blocked_source",
         "name",
         "num_done",
-        "num_sending",
         "numbering",
-        "outbox",
         "plan",
         "policy",
         "poll_s",
@@ -67,9 +64,6 @@ class SimPeer:
         # Seconds of each kind of operation, by chunk.
         self.durations = durations
         self.held_back: Action | None = None
-        # With synchronous messages: those not yet through, the first one on its way, and how many for each receiver.
-        self.outbox: deque[Any] = deque()
-        self.num_sending: dict[int, int] = {}
         # Static schedules number micro-batches per replica; the ledger numbers them per run.
         self.numbering: dict[int, int] | None = None
         self.status: Status = "startup"

@@ -74,11 +74,27 @@ def _schedule_file(sections: Sections) -> Iterator[Issue]:
 
     try:
         order = read_csv(Path(schedule.file))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        yield Issue(loc, f"cannot be read: {error.strerror}; give the path of a CSV")
+        return
+    except ValueError as error:
         yield Issue(loc, f"is no schedule: {error}")
         return
     if order.num_stages != pipeline.stages:
         yield Issue(loc, f"lists {order.num_stages} stages, but pipeline.stages is {pipeline.stages}; make them agree")
+
+
+def _queue_or_not(sections: Sections) -> Iterator[Issue]:
+    """Keys that one kind of schedule alone has a use for."""
+    is_queue = sections["pipeline"].schedule.kind == "queue"
+    peers = sections["peers"]
+    if is_queue and sections["network"].transport.synchronous:
+        text = "is for schedules with a fixed batch per step; a queue-driven one never waits for a send; write false"
+        yield Issue(("network", "transport", "synchronous"), text)
+    if not is_queue and peers.rebalance_every is not None:
+        yield Issue(("peers", "rebalance_every"), "is for the queue-driven schedule; write null")
+    if not is_queue and peers.rejoin != "own":
+        yield Issue(("peers", "rejoin"), f"{peers.rejoin!r} is for the queue-driven schedule; write own")
 
 
 def _sync(sections: Sections) -> Iterator[Issue]:
@@ -149,7 +165,8 @@ def _measured(sections: Sections) -> Iterator[Issue]:
     for name in type(measured).model_fields:
         times = getattr(measured, name)
         if isinstance(times, tuple) and len(times) != pieces:
-            text = f"has {len(times)} entries for {pieces} pieces of the model; give one time per {each}, or one for a whole stage"
+            text = f"has {len(times)} entries for {pieces} pieces of the model"
+            text += f"; give one time per {each}, or one for a whole stage"
             yield Issue(("peers", "measured", name), text)
 
 
@@ -247,6 +264,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]
     (("model", "pipeline"), _split),
     (("pipeline",), _schedule_file),
     (("pipeline", "sync"), _sync),
+    (("pipeline", "peers", "network"), _queue_or_not),
     (("model", "pipeline"), _boundary),
     (("pipeline", "peers"), _sites),
     (("peers",), _names),

@@ -145,8 +145,8 @@ class Measured(Block):
     """Times of one micro-batch, measured on the real machine."""
 
     forward: PerChunk = Field(
-        description="Forward pass: one time for a whole stage, of which its pieces take equal shares, or a list with one "
-        "per piece of the model."
+        description="Forward pass: one time for a whole stage, of which its pieces take equal shares, or a list with "
+        "one per piece of the model."
     )
     input_gradient: PerChunk = Field(description="Backward pass as far as the gradient of the input, likewise.")
     weight_gradient: PerChunk = Field(description="Gradient of the weights, likewise.")

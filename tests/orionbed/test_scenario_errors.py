@@ -142,7 +142,7 @@ WRONG: list[tuple[str, ...]] = [
     (
         "kind: queue, window: 8",
         "kind: csv, file: nothere.csv",
-        "15:31: pipeline.schedule.file: is no schedule: [Errno 2] No such file or directory",
+        "15:31: pipeline.schedule.file: cannot be read: No such file or directory; give the path of a CSV",
     ),
     ("gpu: a100-80gb", "gpu: a100-80", "17:8: peers.gpu: or a path to a .yaml file)"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: 1.2", "18:15: peers.efficiency: must be at most 1, not 1.2"),
@@ -150,6 +150,7 @@ WRONG: list[tuple[str, ...]] = [
     ("gpu: a100-80gb", "gpu: a100-80gb\n  efficiency: 0", "18:15: peers.efficiency: must be greater than 0, not 0"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  speed: 0", "18:10: peers.speed: raise its lowest value"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  gpus: 3", "18:9: peers.gpus: 3 GPUs do not divide 16 attention heads;"),
+    ("gpu: a100-80gb", "gpu: a100-80gb\n  rejoin: poorer", "18:11: peers.rejoin: did you mean poorest?"),
     ("gpu: a100-80gb", "gpu: a100-80gb\n  gpu_link: 100 Gb/s", "18:13: peers.gpu_link: did you mean GB/s?"),
     (
         "gpu: a100-80gb",

@@ -295,3 +295,22 @@ def test_a_trace_is_found_beside_the_file_that_names_it(folder, monkeypatch):
     assert load("c.yaml").network.variability == "traces/t.csv"
     monkeypatch.chdir(folder / "elsewhere")
     assert load("../c.yaml").network.variability == "../traces/t.csv"
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["network.transport.synchronous=true"], "is for schedules with a fixed batch per step"),
+        (
+            ["pipeline.schedule={kind: 1f1b, microbatches: 4}", "peers.rebalance_every=5 min"],
+            "is for the queue-driven schedule; write null",
+        ),
+        (
+            ["pipeline.schedule={kind: 1f1b, microbatches: 4}", "peers.rejoin=random"],
+            "'random' is for the queue-driven schedule; write own",
+        ),
+    ],
+)
+def test_keys_that_the_schedule_has_no_use_for(sets, message):
+    with pytest.raises(ScenarioError, match=message):
+        load("minimal", sets)
