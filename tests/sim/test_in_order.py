@@ -241,6 +241,8 @@ def make_network(
 ) -> InOrderNetwork:
     streams = Streams(seed)
     rng = random.Random(seed)
+    bad = PRESETS["bad"]
+    assert bad is not None
     up = np.array([rng.choice([1e7, 2e7, 5e7, 1e8]) for _ in range(NUM_PEERS)])
     down = np.array([rng.choice([1e7, 3e7, 1.5e8]) for _ in range(NUM_PEERS)])
     links = PeerLinks(
@@ -248,7 +250,7 @@ def make_network(
         down,
         np.arange(NUM_PEERS) % 2,
         np.array([[0.0, 0.02], [0.02, 0.005]]),
-        profile=varying_links(PRESETS["bad"], up, down, streams),
+        profile=varying_links(bad, up, down, streams),
         site_uplink=6e7 if caps else inf,
         wan=4e7 if caps else inf,
     )
