@@ -43,8 +43,8 @@ def _add_work(seconds: Floats, result: RunResult, kind: Kind) -> None:
     applied = result.work_s[kind] - thrown - unfinished
     seconds[:, tracing.CAUSE_THROWN_AWAY] += thrown
     seconds[:, tracing.CAUSE_FILL] += unfinished
-    # A peer that has moved may have done what its first stage never does: as a stage in the middle does it.
-    elsewhere = plan.stages[plan.num_stages // 2].costs.get(kind, Cost())
+    # A peer that has moved may have done what its first stage never does: as the first stage that does it.
+    elsewhere = next((stage.costs[kind] for stage in plan.stages if kind in stage.costs), Cost())
     costs = [plan.stages[peer.stage].costs.get(kind, elsewhere) for peer in plan.peers]
     durations = np.array([cost.duration_s for cost in costs])
 

@@ -74,7 +74,9 @@ class Sync(Block):
         default=1, description="Steps that may pass before an overlapped sync of local SGD must be through (default 1)."
     )
     compute: Duration = Field(
-        default=0.0, description="Time to encode, decode and average what one sync moves (default 0 s)."
+        default=0.0,
+        description="Time to encode, decode and average what one sync moves; buckets share it, each fragment takes it "
+        "anew (default 0 s).",
     )
 
     @model_validator(mode="after")

@@ -98,7 +98,9 @@ class OpportunisticPolicy:
         """`WINDOW` when only the limit keeps this stage from a forward."""
         if self._finished == self.num_microbatches:
             return Waiting.SYNC
-        more = self._started < self.num_microbatches if self.stage == 0 else bool(self._forwards)
+        more = self._started < self.num_microbatches
+        if self.stage:
+            more = bool(self._forwards) and self._forwards[0] // self.num_microbatches == self.num_steps
         return Waiting.WINDOW if more and len(self._held) >= self.limit else Waiting.EMPTY
 
     def next_action(self) -> Action | None:

@@ -149,10 +149,10 @@ class _Builder:
                 held += 1.0
                 extra[stage.index] += 1
             gradient_s = max(ready_s, due_s) + stage.seconds["I"]
-        # A stage cannot be further ahead than the one that feeds it.
+        # A stage cannot be further ahead than the one that feeds it, and keeps one behind while there is more to come.
         for index in range(1, len(self.stages)):
-            while 0 < extra[index] >= extra[index - 1] and extra[index] + 1 < self.num_microbatches:
-                extra[index] -= 1
+            fed = extra[index - 1]
+            extra[index] = min(extra[index], fed if fed + 1 == self.num_microbatches else max(0, fed - 1))
         return extra
 
     def _wanted_forwards(self) -> list[bool]:

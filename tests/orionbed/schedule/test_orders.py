@@ -43,6 +43,13 @@ def test_any_schedule_is_complete_in_order_free_of_deadlock_and_within_its_memor
     assert peak <= bound(name, want) + 1e-9
 
 
+def test_a_slow_stage_in_the_middle_of_a_searched_schedule() -> None:
+    times = Times((1.0, 1.0, 2.0, 1.0, 1.0, 1.0), (1.0,) * 6, (1.0,) * 6)
+    order = ENTRIES["zb-1p"].make(Wanted(6, 5, times))
+    check_order(order)
+    time_order(order, times)
+
+
 def bound(name: str, want: Wanted) -> float:
     """Most activations a stage may hold, in those of one micro-batch on one stage."""
     p, m, v = want.num_stages, want.num_microbatches, want.chunks
