@@ -36,7 +36,7 @@ def _named(cases: Callable[[list[Row]], list[Case]], rows: list[Row]) -> list[Ca
 
 
 def _pipelines(rows: list[Row]) -> list[Case]:
-    alone = [row for row in rows if row["dp"] == 1 and row["precision"] == "fp32"]
+    alone = [row for row in rows if row["dp"] == 1]
     return dtfm.pipeline_cases([row | {"gbps": row["bandwidth_gbps"], "step_s": row["iter_time_s"]} for row in alone])
 
 
@@ -51,7 +51,11 @@ _TABLES: Final = (
     ),
     _Table(
         "dtfm_pipeline_over_shaped_network_fp32.csv", ("iter_time_s", "dp", "precision"), _pipelines, "dtfm-pipelines",
-        but=" in fp32 without replicas",
+        but=" without replicas",
+    ),
+    _Table(
+        "dtfm_pipeline_over_shaped_network.csv", ("iter_time_s", "dp", "precision"), _pipelines, "dtfm-pipelines",
+        asked=False, but=" without replicas",
     ),
     _Table("crosspipe_table5_2dc.csv", ("t_lat", "1F1B"), _crosspipe, "crosspipe-2dc"),
     _Table("crosspipe_table6_4dc.csv", ("t_lat", "1F1B"), _crosspipe, "crosspipe-2dc", asked=False),

@@ -66,7 +66,7 @@ def pipeline_cases(rows: Iterable[Row]) -> list[Case]:
     constants: dict[tuple[Any, ...], float] = {}
     cases = []
     for row in rows:
-        group = (row["model"], row["stages"], row["schedule"])
+        group = (row["model"], row["stages"], row["schedule"], row.get("precision"), row.get("global_batch"))
         first = group not in constants
         if first:
             constants[group] = _calibrated(row)
@@ -78,31 +78,37 @@ def pipeline_cases(rows: Iterable[Row]) -> list[Case]:
 
 def _calibrated(row: Row) -> float:
     """Seconds per micro-batch and stage with which the row comes out as published."""
-    seconds = row["step_s"] / (64 + row["stages"] - 1)
+    seconds = row["step_s"] / (_microbatches(row) + row["stages"] - 1)
     for _ in range(4):
         seconds *= row["step_s"] / step_s(_of_row(row, seconds))
     return float(seconds)
 
 
+def _microbatches(row: Row) -> int:
+    return int(row.get("global_batch", 64)) // int(row.get("micro_batch", 1))
+
+
 def _of_row(row: Row, seconds: float) -> Scenario:
     return _pipeline(
-        stages=row["stages"], layers=row["layers"], hidden=row["hidden"], schedule=row["schedule"], microbatches=64,
-        step_s=seconds, delay_s=row["delay_ms"] / 1e3, rate_bps=row["gbps"] * 1e9, transport=NCCL,
+        stages=row["stages"], layers=row["layers"], hidden=row["hidden"], schedule=row["schedule"],
+        microbatches=_microbatches(row), dtype=row.get("precision", "fp32"), step_s=seconds,
+        delay_s=row["delay_ms"] / 1e3, rate_bps=row["gbps"] * 1e9, transport=NCCL,
     )  # fmt: skip
 
 
 def _pipeline(
     *, stages: int, layers: int, hidden: int, schedule: str, microbatches: int, step_s: float, delay_s: float,
     rate_bps: float, transport: dict[str, Any], overhead_s: float = 0.0, sequence: int = SEQUENCE,
+    dtype: str = "fp32",
 ) -> Scenario:  # fmt: skip
-    """Return a pipeline of V100s in fp32; a micro-batch of one sequence takes `step_s` on each stage."""
+    """Return a pipeline of V100s on which a micro-batch of one sequence takes `step_s` on each stage."""
     backward_s = step_s * (1.0 - FORWARD_SHARE)
     return bare_scenario(
         {
             "model": {
                 "layers": layers, "hidden": hidden, "ffn": 4 * hidden, "heads": hidden // 64,
                 "kv_heads": hidden // 64, "vocab": 50257, "block": "gpt", "attention": "unfused",
-                "dtype": "fp32", "optimizer": {"name": "adam", "state_bytes_per_parameter": 16},
+                "dtype": dtype, "optimizer": {"name": "adam", "state_bytes_per_parameter": 16},
             },
             "batch": {"sequence": sequence, "sequences": 1},
             "pipeline.stages": stages,
