@@ -101,7 +101,7 @@ class Syncing:
         order = engine.plan.order
         assert order is not None
         self._num_microbatches = order.num_microbatches
-        self._pieces_per_chunk = max(1, block.buckets // order.chunks_per_stage)
+        self._pieces_per_chunk = engine.plan.pieces_per_chunk
         self._pieces = self._pieces_per_chunk * order.chunks_per_stage if self._by_gradient else 1
         self._compute_s = block.compute / self._pieces
         for peer in engine.peers:
