@@ -14,8 +14,8 @@ SOURCES: Final = (
     Source(
         "korthikanti-layer", "One layer of a 22B GPT on 8 A100s", f"{_KORTHIKANTI}, table 4", "ms",
         korthikanti.layer_times, "each", 0.05,
-        fitted="three choices made with this table in view, from a worst error of 6 %: LayerNorm's backward passes three "
-        "times over memory, gradients add up within their multiply, batched multiplies compute and load in turn",
+        fitted="three choices made with this table in view, from a worst error of 6 %: LayerNorm's backward passes "
+        "three times over memory, gradients add up within their multiply, batched multiplies compute and load in turn",
         assumed=_A100,
     ),
     Source(
@@ -36,7 +36,8 @@ SOURCES: Final = (
     ),
     Source(
         "vtrain-sample", "Megatron-DeepSpeed on 64 to 512 A100s, every ninth run",
-        "Bang et al., MICRO 2024, arXiv 2312.12391, public data", "ms", megatron.vtrain, "mean", 0.10, fitted=_ELSEWHERE,
+        "Bang et al., MICRO 2024, arXiv 2312.12391, public data", "ms", megatron.vtrain, "mean", 0.10,
+        fitted=_ELSEWHERE,
         assumed="network cards reach 80 %; a boundary tensor crosses once per tensor-parallel group",
         rivals=(("vTrain, 116 runs", "14.7 %"), ("Calculon, 103 runs", "12.9 %, with logits added 10.8 %"),
                 ("one formula with four constants fitted to the runs", "9.9 %")),

@@ -88,6 +88,30 @@ def swarm() -> list[Case]:
     return cases
 
 
+def dtfm_worldwide() -> list[Case]:
+    """Seconds per step of 1024 sequences in eight regions, placed as the paper does and at random, and their ratio."""
+    seconds = []
+    for placement in ("packed", "spread"):
+        _, summary = _run("peers/dtfm-worldwide", {"peers.placement": placement})
+        seconds.append(1024 * 2048 / summary["tokens"]["per_s"]["in_phase"])
+    placed, at_random = seconds
+    published_at_random = (92.29 + 89.64) / 2.0
+    return [
+        Case("the paper's placement, s", 43.78, placed),
+        Case("at random, s (published: the mean of two)", published_at_random, at_random),
+        Case("at random against placed", published_at_random / 43.78, at_random / placed),
+    ]
+
+
+def subspace() -> list[Case]:
+    """By what factor full boundaries are slower than those of a subspace of 40 dimensions."""
+    rates = []
+    for boundary in ({"kind": "subspace", "width": 40}, {"kind": "none"}):
+        _, summary = _run("peers/subspace-8b", {"pipeline.boundary": boundary})
+        rates.append(summary["tokens"]["per_s"]["in_phase"])
+    return [Case("8B on 64 L4, full boundaries slower by", 13.0, rates[0] / rates[1])]
+
+
 SOURCES = (
     Source(
         "intellect-1", "INTELLECT-1, 14 nodes of 8 H100", "Jaghouar et al., arXiv 2412.01152 (second-hand)", "s, %",
@@ -101,6 +125,15 @@ SOURCES = (
     Source(
         "petals-70b", "Petals, generation with 70B on three T4", "Borzunov et al., NeurIPS 2023, arXiv 2312.08361 "
         "(second-hand)", "steps/s", petals, "shown", fitted="the servers' time, to the quick links (marked)",
+    ),
+    Source(
+        "dtfm-worldwide", "DT-FM, 64 V100 in eight regions", "Yuan et al., NeurIPS 2022, arXiv 2206.01288, notes of "
+        "DS3Lab/Decentralized_FM_alpha", "s, ratio", dtfm_worldwide, "shown",
+        assumed="asynchronous messages over one socket each; synchronous ones would be two fifths too slow",
+    ),
+    Source(
+        "subspace-8b", "Subspace networks, 8B on 64 L4", "Ramasinghe et al., arXiv 2506.01260 (second-hand)", "ratio",
+        subspace, "shown", assumed="layout, batches and delays, which are guesses",
     ),
     Source(
         "swarm-rebalancing", "SWARM, peers that move between stages", "Ryabinin et al., ICML 2023, arXiv 2301.11913 "
