@@ -7,7 +7,7 @@ def test_lines_say_published_predicted_error_source_and_what_was_fitted(orionbed
     run = orionbed("validate", "--only", "korthikanti-layer", "--jobs", "1")
     assert run.code == 0, run.out
     assert "source  Korthikanti et al. 2022, arXiv 2205.05198, table 4" in run.out
-    assert "fitted  how often LayerNorm" in run.out
+    assert "fitted  three choices made with this table in view" in run.out
     assert "forward, no recompute" in run.out
     assert "every error within 5%  ok" in run.out
 
