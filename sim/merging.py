@@ -61,9 +61,19 @@ class PhaseGate:
         self._pending = {peer.index: peer for peer in peers}
         self._num_peers = len(self._pending)
         self._changed = engine.clock.event()
+        self._lost: set[int] = set()
+
+    def lost(self, peer: SimPeer) -> None:
+        """`peer` left, with all that it had: nothing more will come of it, even if it comes back within the phase."""
+        self._lost.add(peer.index)
+        self.finished(peer)
+
+    def is_lost(self, peer: SimPeer) -> bool:
+        """Whether `peer` left during the phase."""
+        return peer.index in self._lost
 
     def finished(self, peer: SimPeer) -> None:
-        """`peer` is through; also called when it is lost and nothing more will come of it."""
+        """`peer` is through."""
         if self._pending.pop(peer.index, None) is not None:
             self._changed.succeed()
             self._changed = self._engine.clock.event()
@@ -102,7 +112,7 @@ class Merging:
     def lost(self, peer: SimPeer) -> None:
         """`peer` crashed: the phase under way no longer waits for it."""
         if self._gate is not None:
-            self._gate.finished(peer)
+            self._gate.lost(peer)
 
     def run(self) -> Generator[simpy.Event, Any, list[SimPeer]]:
         """Merge all peers that are in training; benched ones take the merged weights too.
@@ -118,14 +128,14 @@ class Merging:
         yield from self._phase(merging, self._merge_partitions, "partitions")
         merging = [peer for peer in merging if peer.status == "merging"]
         joining = [peer for peer in self._engine.peers if peer.status == "benched"]
-        late = yield from self._phase(merging + joining, self._download, "download")
+        ready = yield from self._phase(merging + joining, self._download, "download")
         self._engine.marks.append(Mark(started_s, self._engine.clock.now, "merge"))
-        return [peer for peer in merging + joining if peer not in late and peer.status in {"merging", "benched"}]
+        return ready
 
     def _phase(
         self, peers: list[SimPeer], work: Callable[[SimPeer, PhaseGate], Process], name: str
     ) -> Generator[simpy.Event, Any, list[SimPeer]]:
-        """Let every peer do its part until enough are through; return the late ones."""
+        """Let every peer do its part until enough are through; return those that are."""
         clock = self._engine.clock
         gate = self._gate = PhaseGate(self._engine, peers)
         for peer in peers:
@@ -143,7 +153,7 @@ class Merging:
         for peer in peers:
             if peer.status == "merging":
                 peer.charge(tracing.CAUSE_MERGE_WAIT, clock.now)
-        return late
+        return [peer for peer in peers if not gate.waits_for(peer) and not gate.is_lost(peer)]
 
     def _num_merging(self, peer: SimPeer) -> int:
         return sum(p.status == "merging" and p.stage == peer.stage for p in self._engine.peers)

@@ -35,7 +35,7 @@ class Rebalancing:
             self._engine.clock.call_in(self._every_s, self._tick)
 
     def come_back(self, peer: SimPeer) -> None:
-        """Let a peer that is benched fetch weights and train, or without merges only wait for the next epoch."""
+        """Let a peer that is benched fetch weights and train, or with merges only wait for the next epoch."""
         stage = peer.stage
         if self._rejoin == "random":
             stage = int(self._random.integers(self._engine.plan.num_stages))

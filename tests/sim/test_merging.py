@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from orionbed import waterfall
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, load
+from orionbed.tracing import CAUSE_BENCHED
 from sim.backend import run
 from sim.merging import butterfly_bytes
 
@@ -79,6 +81,25 @@ def test_a_peer_that_still_averages_when_the_others_go_on_uploads_nothing_more(q
     gradients = 3 * sum(stage.weight_bytes for stage in plan.stages)
     assert result.bytes_merge_up == pytest.approx(merges * gradients)
     run(make_plan(quiet(stages=2, replicas=3, churn=churn, **changes)))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_peer_that_leaves_while_downloading_waits_for_the_next_merge(quiet: Make, share: float) -> None:
+    changes = SLOW | {"merge": MERGE | {"every": 100.0}}
+    plan = make_plan(quiet(stages=2, replicas=3, run={"duration": 300.0}, **changes))
+    calm = run(plan)
+    merge_end_s = next(mark.end_s for mark in calm.marks if mark.kind == "merge")
+    download_s = max(stage.weight_bytes for stage in plan.stages) / 20e6
+    leaves_s = merge_end_s - share * download_s - calm.startup_s
+    away = {"dist": "constant", "value": 0.1 * download_s}
+    churn = {"up": {"dist": "choice", "values": [leaves_s, 1e9]}, "down": away}
+    end_s = merge_end_s + 50.0
+    result = run(make_plan(quiet(stages=2, replicas=3, churn=churn, run={"duration": end_s}, **changes)))
+    downs = [mark for mark in result.marks if mark.kind == "down"]
+    assert 0 < len(downs) < 6
+    assert max(mark.end_s for mark in downs) < next(mark.end_s for mark in result.marks if mark.kind == "merge")
+    benched_s = waterfall.gpu_seconds(result)[:, CAUSE_BENCHED].sum()
+    assert benched_s == pytest.approx(sum(end_s - mark.end_s for mark in downs))
 
 
 def test_a_merge_is_given_up_after_its_timeout(quiet: Make) -> None:
