@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from orionbed.hops import plan_hops
 from orionbed.operations import times_of
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import Scenario, ScenarioError, apply
@@ -30,7 +29,7 @@ def schedule_block(plan: Plan) -> Row | None:
     rows = compare_orders(plan)
     own = next(row for row in rows if row["own"])
     best = best_of(rows)
-    hops = _hops(plan)
+    hops = plan.hops()
     return {
         "name": own["name"],
         "num_microbatches": plan.order.num_microbatches,
@@ -69,15 +68,17 @@ def compare_orders(plan: Plan) -> list[Row]:
     assert plan.order is not None
     scenario = plan.scenario
     own_settings = scenario.pipeline.schedule.model_dump(mode="json")
-    own = _timed_row(plan, own_settings) | {"own": True}
+    hops = plan.hops()  # no order changes them
+    own = _timed_row(plan, own_settings, hops) | {"own": True}
     rows = [own]
     for name in ENTRIES:
         for settings, candidate in _candidates(plan, name):
             if settings == own_settings:
                 continue
-            rows.append(
-                _skipped_row(settings, candidate) if isinstance(candidate, str) else _timed_row(candidate, settings)
-            )
+            if isinstance(candidate, str):
+                rows.append(_skipped_row(settings, candidate))
+            else:
+                rows.append(_timed_row(candidate, settings, hops))
     for row in rows:
         row["gain"] = None if row["step_s"] is None else 1.0 - row["step_s"] / own["step_s"]
     names = list(ENTRIES)
@@ -133,9 +134,9 @@ def _as_large_as_fits(plan: Plan, settings: Settings) -> tuple[Settings, Plan | 
     return best, best_plan
 
 
-def _timed_row(plan: Plan, settings: Settings) -> Row:
+def _timed_row(plan: Plan, settings: Settings, hops: Hops) -> Row:
     assert plan.order is not None
-    name, hops = settings["kind"], _hops(plan)
+    name = settings["kind"]
     timed = time_order(plan.order, times_of(plan.chunk_costs), hops)
     counted = None if hops.synchronous else hops_by_formula(name, plan.num_stages, plan.order.num_microbatches)
     return {
@@ -154,7 +155,3 @@ def _timed_row(plan: Plan, settings: Settings) -> Row:
 def _skipped_row(settings: Settings, reason: str) -> Row:
     unknown = dict.fromkeys(("step_s", "bubble", "peak_memory_bytes", "fits", "hops"))
     return {"name": settings["kind"], "own": False, "settings": settings, **unknown, "reason": reason}
-
-
-def _hops(plan: Plan) -> Hops:
-    return plan_hops(plan.scenario.network, plan.peers, plan.site_names, plan.boundary_bytes)

@@ -16,6 +16,7 @@ from orionbed.scenario import Distribution, GpuProfile, Scenario, gpu_profile
 from orionbed.schedule.actions import Kind
 from orionbed.schedule.build import build_order, chunks_per_stage, needs_split_backward
 from orionbed.schedule.order import Order, one_each
+from orionbed.schedule.timing import Hops
 from orionbed.streams import Streams
 
 
@@ -142,6 +143,10 @@ class Plan:
         model = self.scenario.model
         per_token = arithmetic.attention_flops_per_token(model, self.scenario.batch.sequence)
         return float(per_token * self.tokens_per_microbatch)
+
+    def hops(self) -> Hops:
+        """Return the hops between the stages of the first replica at the drawn rates, without contention."""
+        return plan_hops(self.scenario.network, self.peers, self.site_names, self.boundary_bytes)
 
     @property
     def fits(self) -> bool:

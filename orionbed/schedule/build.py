@@ -1,6 +1,7 @@
 """From a scenario's `pipeline.schedule` block to an order or to the policies that run it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,9 @@ def build_order(schedule: "FixedBatch", num_stages: int, times: Times, hops: Hop
         return read_csv(Path(schedule.file))
     wanted = Wanted(num_stages, schedule.microbatches, times, hops, kept_for_weights=kept_for_weights)
     if schedule.kind == "interleaved-1f1b":
-        wanted = Wanted(num_stages, schedule.microbatches, times, hops, chunks=schedule.chunks)
+        wanted = replace(wanted, chunks=schedule.chunks)
     elif schedule.kind == "opportunistic":
-        wanted = Wanted(
-            num_stages, schedule.microbatches, times, hops, limit=schedule.memory_limit, splits=schedule.split_backward
-        )
+        wanted = replace(wanted, limit=schedule.memory_limit, splits=schedule.split_backward)
     return ENTRIES[schedule.kind].make(wanted)
 
 

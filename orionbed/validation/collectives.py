@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from orionbed.model import num_parameters
 from orionbed.scenario import apply
 from orionbed.validation.bench import bare_scenario, step_s
 from orionbed.validation.case import Case
@@ -62,7 +63,5 @@ def exchange_s(algorithm: str, size_mib: float, num_peers: int, delay_ms: float,
             "network.transport": NCCL | {"slow_start_after_idle": False},
         }
     )  # fmt: skip
-    from orionbed.model import num_parameters
-
     bits = size_mib * MIB * 8.0 / num_parameters(scenario.model)
     return step_s(apply(scenario, {"sync": {"algorithm": algorithm, "bits": bits}})) - step_s(scenario)

@@ -10,6 +10,10 @@ from orionbed.summary import summarise
 from orionbed.validation.case import Case, Source
 
 PERCENT = 100.0
+INTELLECT_ROUNDS = 4
+"""Whole rounds of 38 min and an exchange are simulated, and some seconds to fetch the first weights."""
+INTELLECT_MFU_FACTOR = 75.0 / 61.3
+"""Its code counts attention over the full square and no input embedding: 75.0 instead of 61.3 GFLOP per token."""
 
 
 def _run(name: str, changes: dict[str, Any] | None = None) -> tuple[RunResult, dict[str, Any]]:
@@ -42,12 +46,6 @@ def intellect() -> list[Case]:
             Case(f"{where}, MFU, %", mfu, ours),
         ]
     return cases
-
-
-INTELLECT_ROUNDS = 4
-"""Whole rounds of 38 min and an exchange are simulated, and some seconds to fetch the first weights."""
-INTELLECT_MFU_FACTOR = 75.0 / 61.3
-"""Its code counts attention over the full square and no input embedding: 75.0 instead of 61.3 GFLOP per token."""
 
 
 def covenant() -> list[Case]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from orionbed.hops import plan_hops
 from orionbed.operations import times_of
 from orionbed.plan import make_plan
 from orionbed.schedule.timing import time_order
@@ -56,8 +55,7 @@ def fastest(runs: Iterable[GptRun]) -> GptRun:
         if not plan.fits:
             continue
         assert plan.order is not None
-        hops = plan_hops(plan.scenario.network, plan.peers, plan.site_names, plan.boundary_bytes)
-        seconds = time_order(plan.order, times_of(plan.chunk_costs), hops).makespan_s
+        seconds = time_order(plan.order, times_of(plan.chunk_costs), plan.hops()).makespan_s
         if best is None or seconds < best[0]:
             best = seconds, run
     assert best is not None

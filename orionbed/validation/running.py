@@ -8,7 +8,7 @@ from orionbed.validation.document import Outcome
 
 
 def run_sources(sources: Sequence[Source], jobs: int, progress: Callable[[int], None] | None = None) -> list[Outcome]:
-    """Run and judge sources; shipped ones in processes of their own, by name."""
+    """Run and judge sources, with several jobs each in a process of its own; `progress` hears how many are done."""
     if jobs == 1:
         found = []
         for count, source in enumerate(sources, 1):
