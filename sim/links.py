@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import tcp
+from orionbed import tcp
 from sim.filling import Profile, Resource
 
 Floats = NDArray[np.float64]

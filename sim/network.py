@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from orionbed import tcp
 from orionbed.streams import Block, Streams
-from sim import tcp
 from sim.clock import NORMAL, Clock, nothing
 from sim.fairshare import FairShare
 from sim.filling import Flow

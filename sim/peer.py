@@ -1,58 +1,41 @@
-"""One simulated peer: its policy, what it is doing, and where its seconds went."""
+"""One simulated peer: its policy and what it is doing."""
 
 from typing import Literal
 
-from orionbed import tracing
+from orionbed.account import Account
 from orionbed.plan import PeerPlan
-from orionbed.schedule.actions import KINDS, Action, Kind
+from orionbed.schedule.actions import Action, Kind
 from orionbed.schedule.policy import Policy
-from orionbed.tracing import CAUSES
 from sim.clock import Call
 
-MOSTLY = 0.5
 Status = Literal["startup", "training", "merging", "down", "benched"]
 
 
-class SimPeer:
-    """State of one peer during a run. Times are seconds of the run.
-
-    `accounted_s` is the time up to which every second of this peer has been charged to work or to a cause.
-    """
+class SimPeer(Account):
+    """State of one peer during a run, and its account. Times are seconds of the run."""
 
     __slots__ = (
-        "accounted_s",
         "action",
         "action_s",
-        "blocked_share",
-        "cause_s",
         "durations",
         "held_back",
-        "idle",
-        "idle_by_sync",
-        "idle_by_window",
         "index",
         "is_blocked_source",
         "name",
-        "num_done",
         "numbering",
         "plan",
         "policy",
         "poll_s",
         "position",
-        "ready_s",
-        "ready_sent_s",
         "replica",
         "running",
         "stage",
         "status",
-        "sync_compute_s",
-        "thrown_s",
-        "waiting_for_first",
         "wake",
-        "work_s",
     )
 
     def __init__(self, plan: PeerPlan, policy: Policy, durations: dict[int, dict[Kind, float]]) -> None:
+        super().__init__()
         self.plan = plan
         self.index = plan.index
         self.name = plan.name
@@ -70,61 +53,6 @@ class SimPeer:
         self.action: Action | None = None
         self.action_s = 0.0
         self.running: Call | None = None
-        self.idle = False
         self.wake: Call | None = None
         self.poll_s = 0.0
-        self.idle_by_window = False
-        self.idle_by_sync = False
-        self.sync_compute_s = 0.0
-        self.blocked_share = 0.0
         self.is_blocked_source = False
-        self.ready_s = -1.0
-        self.ready_sent_s = 0.0
-        self.waiting_for_first = True
-        self.accounted_s = 0.0
-        self.cause_s = [0.0] * len(CAUSES)
-        self.work_s: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
-        self.thrown_s: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
-        self.num_done: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-
-    def charge(self, cause: int, until_s: float) -> None:
-        """Charge everything since `accounted_s` to `cause`."""
-        self.cause_s[cause] += until_s - self.accounted_s
-        self.accounted_s = until_s
-
-    def end_idle(self, until_s: float) -> int:
-        """Split the idle time that ends at `until_s` between its causes; return the main one.
-
-        From `ready_s` on there was something to do and the peer only had not looked: polling. Before that, a first
-        stage or a full peer waits for its window. Everybody else waits for a message: on its way since
-        `ready_sent_s` (transfer), not even sent before that (upstream, or the window, as far as the window kept the
-        pipeline's entrance shut when the wait began).
-        """
-        self.idle = False
-        started_s, cause_s = self.accounted_s, self.cause_s
-        self.accounted_s = until_s
-        has_message = self.ready_s >= 0.0
-        ready_s = self.ready_s if has_message else until_s
-        cause_s[tracing.CAUSE_POLLING] += until_s - ready_s
-        if self.waiting_for_first or self.idle_by_window:
-            cause = tracing.CAUSE_FILL if self.waiting_for_first else tracing.CAUSE_WINDOW
-            cause_s[cause] += ready_s - started_s
-            return cause
-        sent_s = min(ready_s, max(started_s, self.ready_sent_s)) if has_message else ready_s
-        if self.idle_by_sync:
-            return self._charge_sync(started_s, sent_s, ready_s)
-        by_window_s = (sent_s - started_s) * self.blocked_share
-        cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s
-        cause_s[tracing.CAUSE_WINDOW] += by_window_s
-        cause_s[tracing.CAUSE_UPSTREAM] += sent_s - started_s - by_window_s
-        if ready_s - sent_s > sent_s - started_s:
-            return tracing.CAUSE_TRANSFER
-        return tracing.CAUSE_WINDOW if self.blocked_share > MOSTLY else tracing.CAUSE_UPSTREAM
-
-    def _charge_sync(self, started_s: float, began_s: float, ready_s: float) -> int:
-        """Split the wait for the other replicas: until all of them had finished, the exchange, and its computation."""
-        compute_s = min(self.sync_compute_s, ready_s - began_s)
-        self.cause_s[tracing.CAUSE_MERGE_WAIT] += began_s - started_s
-        self.cause_s[tracing.CAUSE_MERGE_COMPUTE] += compute_s
-        self.cause_s[tracing.CAUSE_MERGE_TRANSFER] += ready_s - began_s - compute_s
-        return tracing.CAUSE_MERGE_TRANSFER if ready_s - began_s > began_s - started_s else tracing.CAUSE_MERGE_WAIT

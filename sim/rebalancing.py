@@ -7,11 +7,11 @@ stays with the stage that it began in.
 """
 
 from orionbed import tracing
+from orionbed.policies import durations_of, queue_policy
 from orionbed.streams import Block
 from sim.engine import Engine
 from sim.merging import Merging, Process, succeed
 from sim.peer import SimPeer
-from sim.peers import durations_of, queue_policy
 
 MOVES_AT = 2
 """A stage gives a peer away when it has so many more than the poorest."""

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orionbed import tcp
 from orionbed.bandwidth import PRESETS, varying_links
 from orionbed.streams import Streams
-from sim import tcp
 from sim.clock import Clock
 from sim.filling import Profile
 from sim.in_order import InOrderNetwork

@@ -5,8 +5,8 @@ from math import inf
 import numpy as np
 import pytest
 
+from orionbed import tcp
 from orionbed.streams import Streams
-from sim import tcp
 from sim.clock import Clock
 from sim.links import Jitter, PeerLinks, Storage, Transport
 from sim.network import Network

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import tcp
+from orionbed import tcp
 
 MBPS = 1e6 / 8.0
 with (Path(__file__).parent.parent / "data" / "network" / "tcp_cases.csv").open() as file:
