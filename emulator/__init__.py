@@ -1,1 +1,1 @@
-"""The emulator backend: real processes, sockets and torch on one machine (not part of this release)."""
+"""The emulator backend: a process per peer, real torch, real gradients, real connections that are throttled."""

@@ -1,0 +1,84 @@
+"""Run a plan on the emulator."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.coordinator import Coordinator
+from emulator.honesty import emulation_block, not_modelled, refuse
+from emulator.orchestra import Orchestra
+from emulator.outcome import Outcome
+from emulator.supervisor import RunAborted, Supervisor
+from orionbed.emulation import as_emulated
+from orionbed.plan import Plan, make_plan
+from orionbed.results import RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has got."""
+
+    now_s: float
+    applied: int
+    target: int | None
+
+
+def run(
+    plan: Plan,
+    *,
+    seed: int | None = None,
+    progress: Callable[[Any], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> RunResult:
+    """Run `plan` with a process for each peer, to its number of tokens, its duration or its merges.
+
+    `say` hears what a user should know while processes start. Raises BackendError for what cannot be emulated.
+    """
+    the_seed = plan.scenario.run.seed if seed is None else seed
+    emulated = make_plan(as_emulated(plan.scenario), the_seed)
+    refuse(emulated)
+    return asyncio.run(_run(emulated, the_seed, progress, say or (lambda _text: None)))
+
+
+async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, say: Callable[[str], None]) -> RunResult:
+    started = time.perf_counter()
+    block = plan.scenario.emulator
+    supervisor = Supervisor(plan, seed, expected_end_s(plan), say)
+
+    def tell(now_s: float, applied: int, target: int | None) -> None:
+        if progress is not None:
+            progress(Progress(now_s, applied, target))
+
+    aborted = ""
+    conductor = (Orchestra if block.clock == "paced" else Coordinator)(supervisor, tell)
+    end_s = 0.0
+    try:
+        await supervisor.start()
+        if block.clock == "paced":
+            scales = supervisor.scales
+            say(f"a second of the run takes {scales.time_dilation:g} s here; bytes / {scales.payload_scale:.4g}")
+        try:
+            end_s = await conductor.run()
+        except RunAborted as error:
+            aborted = str(error)
+            end_s = supervisor.last_s()
+    finally:
+        await supervisor.close()
+    outcome = Outcome(plan, supervisor.record, supervisor.members, end_s)
+    result = outcome.result(
+        seed=seed,
+        wall_s=time.perf_counter() - started,
+        scale=supervisor.scales.payload_scale if block.clock == "paced" else 1.0,
+        aborted=aborted,
+        num_missed=conductor.num_missed,
+    )
+    result.warnings += not_modelled(plan, supervisor.measured)
+    result.backend_block = emulation_block(plan, supervisor, result)
+    return result
+
+
+def expected_end_s(plan: Plan) -> float | None:
+    """Return the second at which a run ends, where the scenario says it in seconds; `heal_at` of faults needs it."""
+    return plan.scenario.run.duration

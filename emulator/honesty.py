@@ -1,0 +1,134 @@
+"""What an emulation must say of itself: what was scaled, how late it was, what it leaves out, and when it is void."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orionbed.backends import BackendError
+from orionbed.emulation import NOISE_WIDTH, model_shape
+from orionbed.plan import Plan
+from orionbed.results import RunResult
+from orionbed.scenario.schedules import BottleneckBoundary
+from orionbed.warn import warning
+
+if TYPE_CHECKING:
+    from emulator.supervisor import Supervisor
+
+SHORT_OPERATION_S = 0.005
+
+
+def refuse(plan: Plan) -> None:
+    """Raise BackendError for what the emulator cannot run, all of it at once."""
+    scenario = plan.scenario
+    clock, sync = scenario.emulator.clock, scenario.sync
+    problems = []
+    if clock != "paced":
+        if plan.order is None:
+            problems.append(f"emulator.clock {clock} is for schedules with a fixed batch; use paced")
+        problems += [
+            f"{key} needs emulator.clock paced, not {clock}"
+            for key, given in (
+                ("merge", scenario.merge != "none"),
+                ("churn", scenario.churn != "none"),
+                ("faults", bool(scenario.faults.list)),
+            )
+            if given
+        ]
+    if not isinstance(sync, str) and (sync.algorithm != "ring" or sync.every != 1 or sync.overlap or sync.bits != 32.0):
+        problems.append(
+            "sync: the emulator does {algorithm: ring, every: 1, bits: 32} without overlap; use that, or sim"
+        )
+    if scenario.peers.rebalance_every is not None or scenario.peers.rejoin != "own":
+        problems.append("peers.rebalance_every and peers.rejoin: the emulator's peers stay with their stage; use sim")
+    if problems:
+        raise BackendError("\n".join(problems))
+
+
+def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]:
+    """Return warnings about what this run leaves out or does badly."""
+    scenario, found = plan.scenario, []
+    boundary = scenario.pipeline.boundary
+    if scenario.network.transport.synchronous:
+        found.append(
+            warning(
+                "not-modelled",
+                "network.transport.synchronous is not emulated: messages are asynchronous",
+                "compare with the simulator only with synchronous: false",
+            )  # fmt: skip
+        )
+    if boundary.kind not in {"none", "resbm"}:
+        what = "a ResBM of the same width" if isinstance(boundary, BottleneckBoundary) else "the whole tensor"
+        found.append(
+            warning(
+                "not-modelled",
+                f"boundary kind {boundary.kind}: what crosses counts as its bytes, but the numbers are those of {what}",
+                "read the loss as that of the stand-in",
+            )
+        )
+    if scenario.emulator.width < NOISE_WIDTH:
+        found.append(
+            warning(
+                "small-model",
+                f"at width {scenario.emulator.width} Python costs more than the arithmetic",
+                f"read no processor times from this run; emulator.width {NOISE_WIDTH} or more gives meaningful ones",
+            )  # fmt: skip
+        )
+    if scenario.emulator.clock == "cpu":
+        shortest_s = min((seconds for kind, seconds in measured.items() if kind != "STEP"), default=1.0)
+        message = "processor times drift by -4 to +20 %: this run shows that the work is real, and no more"
+        if shortest_s < SHORT_OPERATION_S:
+            message += f"; operations of {1e3 * shortest_s:.1f} ms are mostly noise"
+        found.append(warning("cpu-clock", message, "use clock: paced or virtual for figures"))
+    return found
+
+
+def emulation_block(plan: Plan, supervisor: "Supervisor", result: RunResult) -> dict[str, Any]:
+    """Return the summary's `emulator` block. It may abort the result: a run that was too late is void."""
+    block, shape = plan.scenario.emulator, model_shape(plan)
+    finals = [m.final for m in supervisor.members if m.final is not None]
+    operations = np.array([late for final in finals for late in final["late_s"]])
+    frames = np.array([late for final in finals for late in final["frames_late_s"]])
+    lateness = {"operations": _quantiles(operations), "messages": _quantiles(frames)}
+    worst_s = max(part["p99_s"] for part in lateness.values())
+    if block.clock == "paced" and worst_s > block.lateness_limit and not result.aborted:
+        result.aborted = (
+            f"void: one in a hundred operations or messages was later than {worst_s * 1e3:.0f} ms, the limit is "
+            f"{block.lateness_limit * 1e3:.0f} ms; raise emulator.time_dilation or leave the machine alone"
+        )
+    losses = sorted(supervisor.record.losses)
+    return {
+        "clock": block.clock,
+        "time_dilation": supervisor.scales.time_dilation,
+        "payload_scale": supervisor.scales.payload_scale,
+        "num_processes": len(supervisor.members),
+        "model": {
+            "layers_per_chunk": list(shape.layers_per_chunk),
+            "width": shape.hidden,
+            "tokens": shape.tokens,
+            "boundary_width": shape.boundary_width,
+            "dtype": shape.dtype,
+        },
+        "lateness": lateness,
+        "lateness_limit_s": block.lateness_limit,
+        "void": result.aborted.startswith("void"),
+        "measured_s": supervisor.measured,
+        "memory_bytes_per_peer": [
+            (m.final or {}).get("memory_bytes", 0) for m in supervisor.members if m.role == "peer"
+        ],
+        "loss": {
+            "first": _mean([loss for _, _, loss in losses[: max(1, len(losses) // 10)]]),
+            "last": _mean([loss for _, _, loss in losses[-max(1, len(losses) // 10) :]]),
+            "curve": [[at_s, loss] for at_s, _, loss in losses],
+        },
+    }
+
+
+def _quantiles(values: Any) -> dict[str, float]:
+    if not len(values):
+        return {"p50_s": 0.0, "p99_s": 0.0, "max_s": 0.0, "count": 0}
+    p50, p99 = np.quantile(values, [0.5, 0.99])
+    return {"p50_s": float(p50), "p99_s": float(p99), "max_s": float(values.max()), "count": len(values)}
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

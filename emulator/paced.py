@@ -1,0 +1,168 @@
+"""A peer, or the store, in paced time: the machine's clock decides when what is due happens."""
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import astuple
+from math import inf
+from typing import Any
+
+from emulator.control import Channel, ControlError, Message
+from emulator.headers import packed, unpacked
+from emulator.job import Job
+from emulator.links import make_endpoint
+from emulator.participants import Participant, make_participant
+from emulator.throttle.clock import PacedClock
+from emulator.throttle.counters import Counters
+from emulator.throttle.endpoint import Delivery, Endpoint
+from orionbed.emulation import Scales
+from orionbed.training.loop import Header
+
+Happening = tuple[float, Callable[[Any], object], Any]
+IN_SMALL_PARTS_S = 0.05
+"""Longest sleep before a look at what has come in, so that a missed wake-up costs no more."""
+
+
+class Wire:
+    """Carries a loop's messages over throttled sockets, their bodies filled up to the size they stand for."""
+
+    def __init__(self, scales: Scales) -> None:
+        self._scales = scales
+        self.endpoint: Endpoint | None = None
+
+    def send(
+        self, target: int, header: Header, body: bytes, num_bytes: float, at_s: float, *, control: bool = False
+    ) -> None:
+        """Send a message from second `at_s` of the run on."""
+        assert self.endpoint is not None
+        size = self._scales.payload(num_bytes) if num_bytes else 0
+        padded = body if len(body) >= size else body + bytes(size - len(body))
+        full = packed({**header, "sent": at_s, "length": len(body), "plan_bytes": num_bytes})
+        self.endpoint.send(target, full, padded, stamp_s=at_s, control=control)
+
+
+class Driver:
+    """Lets the events of a participant happen when their second comes, and hears the supervisor."""
+
+    def __init__(self, channel: Channel, participant: Participant, clock: PacedClock) -> None:
+        self._channel = channel
+        self._participant = participant
+        self._timeline = participant.timeline
+        self._clock = clock
+        self._incoming: deque[Happening] = deque()
+        self._signal = threading.Event()
+        self.late_s: list[float] = []
+        self.stopped = False
+
+    def happen(self, at_s: float, fn: Callable[[Any], object], arg: Any) -> None:
+        """Put something on the timeline, from any thread."""
+        self._incoming.append((at_s, fn, arg))
+        self._signal.set()
+
+    def listen(self) -> None:
+        """Hear the supervisor's commands, in a thread of their own; without a supervisor there is nothing to live for."""
+        try:
+            while True:
+                command = self._channel.receive()
+                self.happen(command.get("at_s", self._clock.now()), self._command, command)
+        except (ControlError, OSError):
+            if not self.stopped:
+                os._exit(1)
+
+    def _command(self, command: Message) -> None:
+        if command["t"] == "finish":
+            self.stopped = True
+        else:
+            self._participant.command(command)
+
+    def run(self) -> None:
+        """Go on until the supervisor says that the run is over."""
+        timeline, clock = self._timeline, self._clock
+        while not self.stopped:
+            while self._incoming:
+                at_s, fn, arg = self._incoming.popleft()
+                timeline.at(at_s, fn, arg)
+            next_s = timeline.next_s()
+            wait_s = clock.real_until(next_s) if next_s < inf else inf
+            if wait_s > 0.0:
+                self._signal.wait(min(wait_s, IN_SMALL_PARTS_S))
+                self._signal.clear()
+                continue
+            timeline.step()
+            self.late_s.append(-wait_s)
+
+
+def run_paced(job: Job, order: dict[str, Any]) -> None:
+    """Be a peer or the store until the run is over."""
+    import torch
+
+    torch.set_num_threads(1)
+    channel = Channel(socket.create_connection(job.control))
+    index, life = order["index"], order["life"]
+    hello = {"t": "hello", "role": order["role"], "token": job.token, "index": index, "life": life, "pid": os.getpid()}
+    channel.send(hello)
+    start = channel.receive()
+    scales = Scales(start["time_dilation"], start["payload_scale"])
+    clock = PacedClock(start["origin_s"] or time.monotonic(), scales.time_dilation)
+    wire = Wire(scales)
+    participant = make_participant(job, order, wire, channel.send)
+    driver = Driver(channel, participant, clock)
+
+    def deliver(delivery: Delivery) -> None:
+        header = unpacked(delivery.header)
+        header["from"] = delivery.source
+        body = bytes(delivery.body[: header["length"]])
+        driver.happen(delivery.stamp_s, participant.loop.arrive, (header, body))
+
+    def failed(peer: int, header: bytes, _message: int, reason: str, stamp_s: float) -> None:
+        driver.happen(stamp_s, participant.loop.failed, (peer, unpacked(header), reason))
+
+    endpoint = wire.endpoint = make_endpoint(job, index, life, clock, scales, deliver, failed)
+    participant.on_address = endpoint.set_address
+    channel.send({"t": "up", "address": list(endpoint.address)})
+    go = channel.receive()
+    clock.origin_s = go["origin_s"]
+    participant.timeline.now_s = max(0.0, clock.now()) if life else 0.0
+    for peer, address in go["addresses"]:
+        endpoint.set_address(peer, (address[0], address[1]))
+    endpoint.start()
+    participant.started(participant.timeline.now_s)
+    threading.Thread(target=driver.listen, daemon=True).start()
+    try:
+        driver.run()
+        participant.close(go.get("end_s"))
+        channel.send(
+            {
+                "t": "final",
+                **participant.final(),
+                "late_s": _most(driver.late_s),
+                "frames_late_s": _most(endpoint.lateness().tolist()),
+                "counters": _counted(endpoint.counters()),
+            }
+        )
+    finally:
+        endpoint.close()
+        channel.close()
+
+
+def _counted(counters: Counters) -> dict[str, Any]:
+    """Return the counts of an endpoint as they are reported."""
+    return {
+        "sent": [list(astuple(one)) for one in counters.sent],
+        "received": [list(astuple(one)) for one in counters.received],
+        "departed_bytes": sum(one.first_bytes + one.repeated_bytes for one in counters.sent),
+        "delivered_bytes": sum(one.delivered_bytes for one in counters.received),
+        "num_corrupted": counters.num_corrupted,
+        "num_resent": counters.num_resent,
+        "num_reconnects": counters.num_reconnects,
+    }
+
+
+def _most(values: list[float], at_most: int = 20_000) -> list[float]:
+    """Return the values, evenly thinned out where there are too many, the largest kept."""
+    if len(values) > at_most:
+        values = sorted(values)[:: -(-len(values) // at_most)] + [max(values)]
+    return [round(value, 6) for value in values]

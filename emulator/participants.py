@@ -1,0 +1,187 @@
+"""What takes part in a run: a peer with its loop, its part in merges and in fetching states, or the object store."""
+
+import resource
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from emulator.job import Job
+from orionbed import tracing
+from orionbed.fault_effects import compute_factor
+from orionbed.training.compute import Compute
+from orionbed.training.fixed_loop import FixedLoop
+from orionbed.training.loop import Header, PeerLoop, Setup, Transport
+from orionbed.training.merge import PeerMerge
+from orionbed.training.queue_loop import QueueLoop
+from orionbed.training.reporting import Reporter
+from orionbed.training.store import StoreLoop
+from orionbed.training.timeline import Timeline
+
+Emit = Callable[[dict[str, Any]], None]
+Address = tuple[str, int]
+
+
+class Participant:
+    """A loop and how the supervisor's commands reach it."""
+
+    loop: Any
+
+    def __init__(self) -> None:
+        self.on_address: Callable[[int, Address | None], None] = lambda _peer, _address: None
+
+    @property
+    def timeline(self) -> Timeline:
+        """The loop's events."""
+        found: Timeline = self.loop.timeline
+        return found
+
+    def started(self, at_s: float) -> None:
+        """The participant is up, at a second of the run."""
+
+    def command(self, command: dict[str, Any]) -> None:
+        """Do what the supervisor says."""
+        if command["t"] == "address":
+            to = command["to"]
+            self.on_address(command["peer"], None if to is None else (to[0], to[1]))
+
+    def close(self, at_s: float | None) -> None:
+        """The run is over."""
+
+    def final(self) -> dict[str, Any]:
+        """Return what is told at the end."""
+        return {"memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+class StoreParticipant(Participant):
+    """The object store."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__()
+        self.loop = StoreLoop(transport)
+
+    def final(self) -> dict[str, Any]:
+        store = self.loop
+        return super().final() | {
+            "agreeing": store.num_agreeing, "disagreeing": store.num_disagreeing,
+            "bytes_read": store.bytes_read, "bytes_stored": store.bytes_stored,
+        }  # fmt: skip
+
+
+class PeerParticipant(Participant):
+    """A peer."""
+
+    def __init__(self, job: Job, index: int, life: int, transport: Transport, emit: Emit) -> None:
+        super().__init__()
+        plan, block = job.plan, job.plan.scenario.emulator
+        me = plan.peers[index]
+        chunks = [c for c, holder in enumerate(_stage_of(job)) if holder == me.stage]
+        compute = Compute(
+            job.shape, chunks, seed=job.seed, optimizer=block.optimizer, learning_rate=block.learning_rate,
+            fused_last=plan.order is None,
+        )  # fmt: skip
+        setup = Setup(
+            plan, index, life, job.seed, measured=block.clock == "cpu",
+            slowdown=lambda at_s: compute_factor(job.faults, index, at_s),
+        )  # fmt: skip
+        reporter = Reporter(index, life, me.stage, me.replica, emit)
+        make = QueueLoop if plan.order is None else FixedLoop
+        self.loop: PeerLoop = make(setup, transport, reporter, compute)
+        self.loop.on_command = emit
+        self._life = life
+        self._transport = transport
+        self.merge = PeerMerge(self.loop, job.store)
+        self._arrive = self.loop.on_other
+        self.loop.on_other = self._on_other  # type: ignore[method-assign]
+
+    def started(self, at_s: float) -> None:
+        self.loop.account.accounted_s = at_s
+        self.loop.timeline.now_s = at_s
+        if self._life:
+            self.loop.status = "benched"
+            self.loop.reporter.journal(at_s, "returned", chunk=self.loop.compute.chunks[0])
+
+    def command(self, command: dict[str, Any]) -> None:
+        loop, what = self.loop, command["t"]
+        if what == "begin":
+            if "steps" in command:
+                loop.policy.num_steps = command["steps"]
+            until_s = command["until_s"]
+            loop.begin(command["epoch"], inf if until_s is None else until_s)
+        elif what == "phase":
+            self.merge.begin(command)
+        elif what == "fetch":
+            self._transport.send(
+                command["peer"], {"k": "Q", "version": command.get("version")}, b"", 0.0, loop.now_s, control=True
+            )
+        elif what == "give_up":
+            assert isinstance(loop, FixedLoop)
+            loop.give_up_step(command["version"], command["steps"])
+            loop.tell({"t": "gave_up"})
+        else:
+            super().command(command)
+
+    def _on_other(self, header: Header, body: bytes) -> None:
+        loop = self.loop
+        if header["k"] in {"A", "D"}:
+            self.merge.arrived(header, body)
+        elif header["k"] == "Q":
+            self._serve(header)
+        elif header["k"] == "T":
+            self._take_state(header, body)
+        else:
+            self._arrive(header, body)
+        loop.reporter.flush(loop.account, loop.status)
+
+    def _serve(self, header: Header) -> None:
+        """Send this peer's state to one that comes back."""
+        loop = self.loop
+        version = header["version"]
+        if isinstance(loop, FixedLoop):
+            version = loop.version if version is None else version
+            state = loop.state_of(version)
+        else:
+            version, state = loop.epoch, loop.compute.worker.state()
+        size = float(loop.plan.stages[loop.stage].weight_bytes)
+        self._transport.send(header["from"], {"k": "T", "version": version}, state, size, loop.now_s)
+
+    def _take_state(self, header: Header, body: bytes) -> None:
+        loop = self.loop
+        if isinstance(loop, FixedLoop):
+            loop.adopt(header["version"], body)
+        else:
+            loop.compute.worker.load_state(body)
+            loop.reporter.journal(
+                loop.now_s, "adopted", chunk=loop.stage, step=header["version"],
+                detail=loop.compute.worker.state_hash(),
+            )  # fmt: skip
+        loop.reporter.span(
+            tracing.LANE_MERGE, tracing.KIND_DOWNLOAD, tracing.CAUSE_BENCHED, -1, (header["sent"], loop.now_s),
+            header["plan_bytes"],
+        )  # fmt: skip
+        loop.tell({"t": "fetched"})
+
+    def close(self, at_s: float | None) -> None:
+        self.loop.close(self.loop.now_s if at_s is None else at_s)
+
+    def final(self) -> dict[str, Any]:
+        loop, account = self.loop, self.loop.account
+        loop.reporter.flush(account, "over")
+        return super().final() | {
+            "account": [account.accounted_s, *account.cause_s],
+            "cpu_s": loop.compute.cpu_s,
+            "operations": loop.compute.num_done,
+            "bytes_boundary": loop.bytes_boundary,
+            "events": loop.timeline.num_happened,
+            "weights_hash": loop.compute.worker.weights_hash(),
+        }
+
+
+def _stage_of(job: Job) -> range | tuple[int, ...]:
+    return range(job.plan.num_stages) if job.plan.order is None else job.plan.order.stage_of
+
+
+def make_participant(job: Job, order: dict[str, Any], transport: Transport, emit: Emit) -> Participant:
+    """Return the participant that an order asks for."""
+    if order["role"] == "store":
+        return StoreParticipant(transport)
+    return PeerParticipant(job, order["index"], order["life"], transport, emit)

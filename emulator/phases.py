@@ -1,0 +1,59 @@
+"""Waiting for enough peers to finish a phase of a merge: the quorum starts at all of them and relaxes with time."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from math import floor
+
+from emulator.throttle.clock import PacedClock
+from orionbed.scenario.sections import Merge
+
+
+class Gate:
+    """One phase of a merge. Seconds are those of the run; the gate opens at the second of what opened it."""
+
+    def __init__(self, clock: PacedClock, peers: Iterable[int], began_s: float) -> None:
+        self.pending = set(peers)
+        self.lost: set[int] = set()
+        self._num_peers = len(self.pending)
+        self._clock = clock
+        self._began_s = began_s
+        self._last_s = began_s
+        self._changed = asyncio.Event()
+
+    def done(self, peer: int, at_s: float) -> bool:
+        """A peer is through; return whether it was waited for."""
+        if peer not in self.pending:
+            return False
+        self.pending.discard(peer)
+        self._last_s = max(self._last_s, at_s)
+        self._changed.set()
+        return True
+
+    def gone(self, peer: int, at_s: float) -> None:
+        """A peer was lost, with all that it had."""
+        self.lost.add(peer)
+        self.done(peer, at_s)
+
+    async def wait(self, block: Merge) -> float:
+        """Wait for the quorum, at most the phase's timeout; return the second at which that was."""
+        ticks = 0
+        while self.pending:
+            now_s = self._began_s + ticks * block.quorum_every
+            needed = max(block.quorum_floor, 1.0 - block.quorum_relax * ticks)
+            through = (self._num_peers - len(self.pending)) / self._num_peers
+            if through >= needed - 1e-12 or now_s - self._began_s >= block.timeout:
+                return max(now_s, self._last_s)
+            ticks = max(ticks, floor((self._clock.now() - self._began_s) / block.quorum_every)) + 1
+            await self._until(self._began_s + ticks * block.quorum_every, lambda: not self.pending)
+        return self._last_s
+
+    async def _until(self, at_s: float, over: Callable[[], bool]) -> None:
+        while not over():
+            wait_s = self._clock.real_until(at_s)
+            if wait_s <= 0.0:
+                return
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait_s)
+            except TimeoutError:
+                return

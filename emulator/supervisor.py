@@ -1,0 +1,235 @@
+"""Starts all participants of a run, tells them what to do and when, watches them, and ends them."""
+
+import asyncio
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from emulator.control import Message
+from emulator.measuring import heaviest
+from emulator.members import Door, Member
+from emulator.nursery import Nursery
+from emulator.record import Record
+from emulator.scaling import choose_scales
+from emulator.throttle.clock import PacedClock
+from orionbed.backends import BackendError
+from orionbed.emulation import Scales
+from orionbed.plan import Plan
+
+START_WITHIN_S = 180.0
+FINAL_WITHIN_S = 60.0
+BEGINS_IN_S = 0.5
+
+
+class RunAborted(Exception):
+    """The run cannot go on; the message says why. What there is of it is kept."""
+
+
+class Supervisor:
+    """The processes of one run. `say` hears what a user should know on the way."""
+
+    def __init__(self, plan: Plan, seed: int, end_s: float | None, say: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.say = say
+        self.record = Record(plan.num_chunks)
+        self.members = [Member(peer.index, "peer") for peer in plan.peers]
+        if not isinstance(plan.scenario.merge, str):
+            self.members.append(Member(len(plan.peers), "store"))
+        self.scales = Scales(1.0, 1.0)
+        self.measured: dict[str, float] = {}
+        self.clock = PacedClock(time.monotonic(), 1.0)
+        self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
+        self.on_exit: Callable[[Member, int], None] = self._unexpected
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._end_s = end_s
+        self._token = secrets.token_hex(16)
+        self._by_pid: dict[int, tuple[Member, int]] = {}
+        self._door = Door(self._token, self._expected, self._hear)
+        self._nursery = Nursery(self._event)
+        self._prepared = asyncio.Event()
+        self._measuring = Member(-1, "measure")
+        self._over = False
+
+    @property
+    def peers(self) -> list[Member]:
+        """All peers, without the store."""
+        return self.members[: len(self.plan.peers)]
+
+    # ---------------------------------------------------------------- starting
+
+    async def start(self) -> None:
+        """Start everybody and wait until all are there. BackendError when that fails."""
+        host, port = await self._door.open("127.0.0.1")
+        scenario = self.plan.scenario.model_dump_json()
+        order = {"t": "job", "scenario": scenario, "seed": self.seed, "control": [host, port], "token": self._token}
+        self._nursery.order(order | {"end_s": self._end_s})
+        await self._within(self._prepared.wait(), START_WITHIN_S, "the process that peers are forked from")
+        await self._choose_scales()
+        for member in self.members:
+            self._fork(member)
+        for count, member in enumerate(self.members, start=1):
+            await self._within(member.arrived.wait(), START_WITHIN_S, f"{member.role} {member.index}")
+            member.tell(self._setup(None))
+            if count % 8 == 0 or count == len(self.members):
+                self.say(f"{count} of {len(self.members)} processes are up")
+        for member in self.members:
+            await self._within(member.up.wait(), START_WITHIN_S, f"{member.role} {member.index}")
+        self.clock = PacedClock(time.monotonic() + BEGINS_IN_S, self.scales.time_dilation)
+        for member in self.members:
+            member.tell(self._go())
+            member.status = "up"
+
+    async def _choose_scales(self) -> None:
+        self._nursery.order({"t": "fork", "role": "measure"})
+        await self._within(self._measuring.finished.wait(), START_WITHIN_S, "the measurement of the work")
+        assert self._measuring.final is not None
+        self.measured = heaviest(self._measuring.final["chunks"])
+        self.scales = choose_scales(self.plan, self.measured)
+        self._nursery.order({"t": "scales", "payload_scale": self.scales.payload_scale})
+
+    def _setup(self, origin_s: float | None) -> Message:
+        scales = self.scales
+        return {
+            "t": "setup", "time_dilation": scales.time_dilation, "payload_scale": scales.payload_scale,
+            "origin_s": origin_s,
+        }  # fmt: skip
+
+    def _go(self) -> Message:
+        addresses = [[member.index, member.address] for member in self.members if member.address is not None]
+        return {"t": "go", "origin_s": self.clock.origin_s, "addresses": addresses}
+
+    def _fork(self, member: Member) -> None:
+        self._nursery.order({"t": "fork", "role": member.role, "index": member.index, "life": member.life})
+
+    async def _within(self, what: Any, seconds: float, who: str) -> None:
+        task = asyncio.ensure_future(what)
+        done, _ = await asyncio.wait({task, self.failure}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self.failure in done:
+            task.cancel()
+            self.failure.result()
+        if task not in done:
+            task.cancel()
+            raise BackendError(f"{who} was not there within {seconds:g} s; is this machine short of memory?")
+
+    # ---------------------------------------------------------------- hearing
+
+    def _expected(self, hello: Message) -> Member | None:
+        if hello.get("role") == "measure":
+            return self._measuring
+        index = hello.get("index")
+        if not isinstance(index, int) or not 0 <= index < len(self.members):
+            return None
+        member = self.members[index]
+        return member if hello.get("life") == member.life and member.writer is None else None
+
+    def _hear(self, member: Member, message: Message) -> None:
+        what = message["t"]
+        if what == "measured":
+            member.final = message
+            member.finished.set()
+        elif what == "report":
+            self.record.report(member.index, message)
+        elif message["life"] != member.life:
+            return
+        elif what == "up":
+            member.address = message["address"]
+            member.up.set()
+        elif what == "final":
+            member.final = message
+            member.finished.set()
+        else:
+            if "steps" in message:
+                member.num_steps = message["steps"]
+            if "version" in message:
+                member.version = message["version"]
+            self.on_message(member, message)
+
+    def _event(self, event: Message) -> None:
+        what = event["t"]
+        if what == "ready":
+            self._prepared.set()
+        elif what == "failed":
+            self.fail(BackendError(f"the run could not be prepared: {event['why']}"))
+        elif what == "forked" and event["role"] != "measure":
+            member = self.members[event["index"]]
+            if member.life == event["life"]:
+                member.pid = event["pid"]
+            self._by_pid[event["pid"]] = (member, event["life"])
+        elif what == "exited" and event["pid"] in self._by_pid:
+            member, life = self._by_pid.pop(event["pid"])
+            if not self._over and life == member.life and member.status != "down" and not member.finished.is_set():
+                self.on_exit(member, event["status"])
+        elif what == "ended" and not self._over:
+            self.fail(BackendError("the process that peers are forked from has died; is this machine short of memory?"))
+
+    def _unexpected(self, member: Member, status: int) -> None:
+        name = "the store" if member.role == "store" else self.plan.peers[member.index].name
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self.fail(RunAborted(f"{name} {how}, which no fault of the scenario asked for"))
+
+    def fail(self, error: Exception) -> None:
+        """End the run with an error."""
+        if not self.failure.done():
+            self.failure.set_exception(error)
+
+    # ---------------------------------------------------------------- losing and bringing back
+
+    def kill(self, member: Member) -> None:
+        """End a participant's process at once."""
+        member.status = "down"
+        if member.pid:
+            self._nursery.signal(member.pid, signal.SIGKILL)
+        self._tell_address(member, None)
+
+    def pause(self, member: Member, *, stopped: bool) -> None:
+        """Stop a participant's process, or let it go on."""
+        if member.pid:
+            self._nursery.signal(member.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+
+    async def restart(self, member: Member) -> None:
+        """Start the next life of a participant, and wait until it is up."""
+        member.reborn()
+        self._fork(member)
+        await self._within(member.arrived.wait(), START_WITHIN_S, f"peer {member.index}, started again")
+        member.tell(self._setup(self.clock.origin_s))
+        await self._within(member.up.wait(), START_WITHIN_S, f"peer {member.index}, started again")
+        member.tell(self._go())
+        self._tell_address(member, member.address)
+
+    def _tell_address(self, member: Member, address: list[Any] | None) -> None:
+        for other in self.members:
+            if other is not member and other.status not in {"down", "starting"}:
+                other.tell({"t": "address", "peer": member.index, "to": address})
+
+    # ---------------------------------------------------------------- ending
+
+    async def sleep_until(self, run_s: float) -> None:
+        """Wait for a second of the run; whatever ends the run ends the wait."""
+        wait_s = self.clock.real_until(run_s)
+        done, _ = await asyncio.wait({self.failure}, timeout=None if wait_s == inf else max(0.0, wait_s))
+        if done:
+            self.failure.result()
+
+    def last_s(self) -> float:
+        """Return the last second of the run that anybody has reported of."""
+        return max((life.accounted_s for life in self.record.lives.values()), default=0.0)
+
+    async def finish(self, end_s: float) -> None:
+        """Have everybody stop at `end_s` and tell what there is to tell."""
+        alive = [member for member in self.members if member.status not in {"down", "starting"}]
+        for member in alive:
+            member.tell({"t": "finish", "at_s": end_s})
+        for member in alive:
+            await self._within(member.finished.wait(), FINAL_WITHIN_S, f"the report of {member.role} {member.index}")
+
+    async def close(self) -> None:
+        """End every process and every connection. Nothing of the run is left behind."""
+        self._over = True
+        self._nursery.close()
+        await self._door.close()
+        if self.failure.done():
+            self.failure.exception()

@@ -1,0 +1,83 @@
+"""A peer in virtual time: its events happen when the coordinator says so, and nobody waits for a clock."""
+
+import os
+import socket
+from math import inf
+from typing import Any
+
+from emulator.control import Channel
+from emulator.headers import packed, unpacked
+from emulator.job import Job
+from emulator.participants import PeerParticipant
+from emulator.post import Post
+from orionbed.emulation import Scales
+from orionbed.training.loop import Header
+
+
+class PostWire:
+    """Sends real bytes at once, and notes down what was sent for the coordinator, who knows when it arrives."""
+
+    def __init__(self, post: Post, scales: Scales) -> None:
+        self._post, self._scales = post, scales
+        self._count = 0
+        self.sent: list[list[Any]] = []
+
+    def send(
+        self, target: int, header: Header, body: bytes, num_bytes: float, at_s: float, *, control: bool = False
+    ) -> None:
+        """Send a message from second `at_s` of the run on."""
+        del control
+        size = self._scales.payload(num_bytes) if num_bytes else 0
+        padded = body if len(body) >= size else body + bytes(size - len(body))
+        full = {**header, "sent": at_s, "length": len(body), "plan_bytes": num_bytes}
+        self._count += 1
+        self._post.send(target, self._count, packed(full), padded)
+        self.sent.append([target, self._count, num_bytes, at_s])
+
+
+def run_unpaced(job: Job, order: dict[str, Any]) -> None:
+    """Be a peer until the run is over."""
+    import torch
+
+    torch.set_num_threads(1)
+    channel = Channel(socket.create_connection(job.control))
+    index, life = order["index"], order["life"]
+    hello = {"t": "hello", "role": "peer", "token": job.token, "index": index, "life": life, "pid": os.getpid()}
+    channel.send(hello)
+    start = channel.receive()
+    post = Post(index, job.token.encode(), job.host)
+    wire = PostWire(post, Scales(start["time_dilation"], start["payload_scale"]))
+    participant = PeerParticipant(job, index, life, wire, channel.send)
+    channel.send({"t": "up", "address": list(post.address)})
+    post.addresses = {peer: (address[0], address[1]) for peer, address in channel.receive()["addresses"]}
+    participant.started(0.0)
+    try:
+        _serve(channel, participant, post, wire)
+    finally:
+        post.close()
+        channel.close()
+
+
+def _serve(channel: Channel, participant: PeerParticipant, post: Post, wire: PostWire) -> None:
+    """Do what the coordinator says, one command at a time; the real work is done while others have their turn."""
+    loop = participant.loop
+    while True:
+        command = channel.receive()
+        what, at_s = command["t"], command["at_s"]
+        if what == "finish":
+            break
+        if what == "deliver":
+            header, body = post.take(command["from"], command["number"])
+            full = unpacked(header) | {"from": command["from"]}
+            loop.timeline.at(at_s, loop.arrive, (full, body[: full["length"]]))
+        elif what != "step":
+            loop.timeline.at(at_s, participant.command, command)
+        while loop.timeline.next_s() <= at_s:
+            loop.timeline.step()
+        next_s = loop.timeline.next_s()
+        channel.send({"t": "did", "at_s": at_s, "next_s": None if next_s == inf else next_s, "sent": wire.sent})
+        wire.sent = []
+        loop.work()
+    participant.close(at_s)
+    counters = {"departed_bytes": post.bytes_sent, "delivered_bytes": post.bytes_received}
+    channel.send({"t": "final", **participant.final(), "late_s": [], "frames_late_s": [], "counters": counters})

@@ -1,0 +1,71 @@
+"""What an emulation of a plan is: the scaled-down model that stands in for the scenario's, and how long it runs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orionbed.plan import Plan
+from orionbed.scenario import Scenario, apply
+from orionbed.scenario.schedules import BottleneckBoundary
+
+if TYPE_CHECKING:
+    from orionbed.training.shape import ModelShape
+
+HEAD_WIDTH = 64
+FFN_RATIO = 3
+NOISE_WIDTH = 256
+"""Below this width Python costs more than the arithmetic, so that measured times mean little."""
+
+
+def as_emulated(scenario: Scenario) -> Scenario:
+    """Return the scenario that the emulator runs, and that the simulator must run to be compared with it.
+
+    Peers start with their first weights at hand, and the `emulator` block may shorten phases and the run.
+    """
+    block = scenario.emulator
+    changes: dict[str, object] = {"run.startup": 0.0, "run.trace": "full"}
+    if block.training is not None and not isinstance(scenario.merge, str):
+        changes["merge.every"] = block.training
+    elif block.training is not None:
+        changes |= {"run.duration": block.training, "run.tokens": None}
+    return apply(scenario, changes)
+
+
+def model_shape(plan: Plan) -> "ModelShape":
+    """Return the shape of the scaled-down model; its boundary is as much narrower as the scenario's."""
+    from orionbed.training.shape import ModelShape
+
+    block, model, boundary = plan.scenario.emulator, plan.scenario.model, plan.scenario.pipeline.boundary
+    layers = plan.num_chunks if block.layers is None else max(block.layers, plan.num_chunks)
+    each, more = divmod(layers, plan.num_chunks)
+    heads = max(1, block.width // HEAD_WIDTH)
+    group = max(1, min(heads, model.heads // model.kv_heads))
+    while heads % group:
+        group -= 1
+    narrow = None
+    if isinstance(boundary, BottleneckBoundary):
+        narrow = max(1, round(block.width * boundary.width / model.hidden))
+    return ModelShape(
+        layers_per_chunk=tuple(each + (chunk < more) for chunk in range(plan.num_chunks)),
+        hidden=block.width,
+        ffn=FFN_RATIO * block.width,
+        heads=heads,
+        kv_heads=heads // group,
+        vocab=block.vocab,
+        sequence=block.tokens,
+        sequences=1,
+        boundary=narrow,
+        dtype=block.dtype,
+        recompute=plan.scenario.pipeline.schedule.recompute == "full",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """How an emulation is stretched and shrunk: real seconds per second of the run, and bytes per byte sent."""
+
+    time_dilation: float
+    payload_scale: float
+
+    def payload(self, num_bytes: float) -> int:
+        """Return the bytes that really travel for `num_bytes` of the plan."""
+        return max(1, round(num_bytes / self.payload_scale))

@@ -1,0 +1,67 @@
+"""Section `emulator`: what is scaled down there, which clock it runs on, and how long."""
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from orionbed.scenario.fields import Block, Count, Duration, Positive
+
+
+def _auto_tag(value: object) -> str:
+    return "=name" if isinstance(value, str) else "=number"
+
+
+AutoOrNumber = Annotated[
+    Annotated[Literal["auto"], Tag("=name")] | Annotated[Positive, Tag("=number")], Discriminator(_auto_tag)
+]
+
+
+class Emulator(Block):
+    """The scaled-down model that the emulator trains, its clock, and the length of its runs."""
+
+    clock: Literal["paced", "virtual", "cpu"] = Field(
+        default="paced",
+        description="`paced` (default): operations and transfers take the plan's time, held against the machine's "
+        "clock; `virtual`: messages carry times and nobody waits, for schedules with a fixed batch; `cpu`: as virtual, "
+        "but an operation takes the processor time it was measured to take.",
+    )
+    layers: Count | None = Field(
+        default=None, description="Layers of the scaled-down model (default null: one for each piece of the model)."
+    )
+    width: Annotated[int, Field(ge=8)] = Field(default=256, description="Its width (default 256).")
+    tokens: Annotated[int, Field(ge=2)] = Field(
+        default=64, description="Tokens of its micro-batches, one sequence each (default 64)."
+    )
+    vocab: Annotated[int, Field(ge=8)] = Field(default=256, description="Its vocabulary (default 256).")
+    dtype: Literal["float32", "float64"] = Field(
+        default="float32", description="Number format of its weights and activations (default float32)."
+    )
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="Its optimizer (default adamw).")
+    learning_rate: Positive = Field(default=1e-3, description="Its learning rate (default 0.001).")
+    time_dilation: AutoOrNumber = Field(
+        default="auto",
+        description="Seconds of this machine per second of the run, with `paced`; below 1 a run is faster than the "
+        "real one (default auto: as small as the measured work of all peers allows).",
+    )
+    payload_scale: AutoOrNumber = Field(
+        default="auto",
+        description="Factor that bytes, rates and windows are divided by, so that transfers take their true time "
+        "(default auto: from the size of the scaled-down tensors and what the machine can move).",
+    )
+    training: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="Length of a training phase, instead of merge.every; without merges of the whole run "
+        "(default null: as the scenario says).",
+    )
+    merges: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Training phases with a merge after each that the run lasts (default null: run's end)."
+    )
+    lateness_limit: Annotated[Duration, Field(gt=0)] = Field(
+        default=0.050,
+        description="The run is void when one in a hundred operations or messages is later than this, in seconds of "
+        "this machine (default 50 ms).",
+    )
+    recovery_deadline: Annotated[Duration, Field(gt=0)] = Field(
+        default=600.0,
+        description="A fault that has not been recovered from after so much time of the run aborts it (default 10 min).",
+    )

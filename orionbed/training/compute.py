@@ -1,0 +1,109 @@
+"""Operations of a schedule on real tensors: what a peer's loop asks for, in bytes, and what torch does for it."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orionbed.schedule.actions import Kind
+from orionbed.training.shape import ModelShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Compute:
+    """One peer's pieces of the model. Tensors come and go as bytes, in the shape's number format.
+
+    `cpu_s` adds up the processor seconds of operations by kind, `num_done` counts them. With `fused_last` the last
+    chunk's B is forward, loss and backward in one go, as at the last stage of a queue-driven pipeline.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        chunks: Sequence[int],
+        *,
+        seed: int,
+        optimizer: str,
+        learning_rate: float,
+        fused_last: bool,
+    ) -> None:
+        from orionbed.training.worker import StageWorker
+
+        self.shape = shape
+        self.chunks = tuple(chunks)
+        self.worker: StageWorker = StageWorker(
+            shape, chunks, seed=seed, optimizer=optimizer, learning_rate=learning_rate
+        )
+        self.cpu_s: dict[Kind, float] = {}
+        self.num_done: dict[Kind, int] = {}
+        self.last_cpu_s = 0.0
+        self._fused = fused_last
+        self._last = shape.num_chunks - 1
+
+    def run(self, kind: Kind, chunk: int, microbatch: int, body: bytes | None) -> bytes | None:
+        """Do one operation; `body` is the tensor that came for it, the result is the one that goes on."""
+        started_s = time.thread_time()
+        result = self._run(kind, chunk, microbatch, None if body is None else self._tensor(body))
+        self.last_cpu_s = time.thread_time() - started_s
+        self.cpu_s[kind] = self.cpu_s.get(kind, 0.0) + self.last_cpu_s
+        self.num_done[kind] = self.num_done.get(kind, 0) + 1
+        return None if result is None else bytes(result.numpy().tobytes())
+
+    def _run(self, kind: Kind, chunk: int, microbatch: int, tensor: "Tensor | None") -> "Tensor | None":
+        worker = self.worker
+        if kind == "F":
+            return worker.forward(chunk, microbatch, tensor)
+        if kind == "B":
+            if self._fused and chunk == self._last:
+                return worker.forward_backward(chunk, microbatch, tensor)
+            return worker.backward(chunk, microbatch, tensor)
+        if kind == "I":
+            return worker.backward_input(chunk, microbatch, tensor)
+        assert kind == "W"
+        worker.backward_weight(chunk, microbatch)
+        return None
+
+    def step(self, num_microbatches: int) -> None:
+        """Take an optimizer step with the mean gradient of so many micro-batches."""
+        started_s = time.thread_time()
+        self.worker.step(num_microbatches)
+        self.last_cpu_s = time.thread_time() - started_s
+        self.cpu_s["STEP"] = self.cpu_s.get("STEP", 0.0) + self.last_cpu_s
+        self.num_done["STEP"] = self.num_done.get("STEP", 0) + 1
+
+    def _tensor(self, body: bytes) -> "Tensor":
+        import torch
+
+        shape = self.shape
+        dtype = torch.float64 if shape.dtype == "float64" else torch.float32
+        count = shape.tokens * shape.boundary_width
+        flat = torch.frombuffer(bytearray(body[: count * dtype.itemsize]), dtype=dtype)
+        return flat.view(shape.sequences, shape.sequence, shape.boundary_width)
+
+    def take_loss(self, microbatch: int) -> float | None:
+        """Return the loss of a micro-batch once, where this peer holds the last piece and has computed it."""
+        return self.worker.take_loss(microbatch) if microbatch in self.worker.losses else None
+
+    def weights(self) -> bytes:
+        """Return all weights as fp32 or fp64 bytes."""
+        return bytes(self.worker.weights().numpy().tobytes())
+
+    def load_weights(self, body: bytes) -> None:
+        """Take over weights that `weights` gave, perhaps averaged with others'."""
+        self.worker.load_weights(self._flat(body))
+
+    def gradients(self) -> bytes:
+        """Return the accumulated gradients."""
+        return bytes(self.worker.gradients().numpy().tobytes())
+
+    def load_gradients(self, body: bytes) -> None:
+        """Replace the accumulated gradients."""
+        self.worker.set_gradients(self._flat(body))
+
+    def _flat(self, body: bytes) -> "Tensor":
+        import torch
+
+        return torch.frombuffer(
+            bytearray(body), dtype=torch.float64 if self.shape.dtype == "float64" else torch.float32
+        )

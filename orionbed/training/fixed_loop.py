@@ -1,0 +1,128 @@
+"""The loop of a peer whose schedule has a fixed batch per step: replicas that agree, steps that are given up whole."""
+
+from orionbed.policies import fixed_policy
+from orionbed.schedule.actions import Action
+from orionbed.schedule.policy import Waiting
+from orionbed.training.compute import Compute
+from orionbed.training.loop import Header, PeerLoop, Setup, Transport
+from orionbed.training.reporting import Reporter
+from orionbed.training.ring import Ring
+
+KEPT_VERSIONS = 2
+"""States of committed steps that a peer keeps: neighbours are never more than one step apart."""
+
+
+class FixedLoop(PeerLoop):
+    """Runs one stage's list, step after step. See `orionbed.schedule.static`.
+
+    A pipeline that loses a peer gives up its step: all its peers go back to the last state that all of them committed.
+    """
+
+    def __init__(self, setup: Setup, transport: Transport, reporter: Reporter, compute: Compute) -> None:
+        super().__init__(setup, transport, reporter, compute)
+        self.policy = fixed_policy(self.plan, self.stage, self.replica)
+        self._held_back: tuple[Action, bytes | None] | None = None
+        self._ring = None if isinstance(self.plan.scenario.sync, str) else Ring(self)
+        self._summed = 0
+        self.version = 0
+        # version of the weights -> micro-batches made with it; those of the latest are under way
+        self._made: dict[int, list[int]] = {}
+        self._states: dict[int, bytes] = {0: compute.worker.state()}
+
+    def number_of(self, microbatch: int) -> int:
+        """Return a number that is unique among the replicas."""
+        return microbatch * self.plan.num_replicas + self.replica
+
+    def forget_all(self, reason: str) -> None:
+        self._held_back = None
+        super().forget_all(reason)
+        self.policy.num_steps += 1
+
+    def hand_on(self, action: Action, result: bytes | None) -> None:
+        if self.policy.opens_pair(action):
+            self._held_back = (action, result)
+            return
+        held, self._held_back = self._held_back, None
+        for each, tensor in ([held] if held else []) + [(action, result)]:
+            target = self.policy.route(each, None)
+            if target is not None:
+                assert tensor is not None
+                forward = each.kind == "F"
+                chunk = each.chunk + 1 if forward else each.chunk - 1
+                self.send_boundary("F" if forward else "B", each.microbatch, chunk, target, tensor)
+
+    def look(self, now_s: float, gap_s: float) -> None:
+        super().look(now_s, gap_s)
+        if self._ring is not None and self.account.idle and self.policy.waiting is Waiting.SYNC:
+            self._ring.begin(self.policy.num_steps)
+
+    # ---------------------------------------------------------------- steps
+
+    def agreed(self, step: int, num_microbatches: int, began_s: float) -> None:
+        """The replicas have one gradient, the sum over so many micro-batches of all of them."""
+        self._summed = num_microbatches
+        self.policy.on_message("SYNC", step, -1)
+        self.wake_if_ready(began_s)
+
+    def divisor(self) -> int:
+        return self._summed or super().divisor()
+
+    def step_number(self) -> int:
+        return self.version + 1
+
+    def stepped(self) -> None:
+        self._summed = 0
+        self.commit(self.version + 1)
+
+    def created(self, microbatch: int) -> None:
+        super().created(microbatch)
+        self._made.setdefault(self.version, []).append(self.number_of(microbatch))
+
+    def commit(self, version: int) -> None:
+        """Write down the state after a step, and keep it for the case that the others do not get as far."""
+        self.version = version
+        self._states[version] = self.compute.worker.state()
+        for kept in (self._states, self._made):
+            for old in [known for known in kept if known <= version - KEPT_VERSIONS]:
+                del kept[old]
+        self.reporter.journal(
+            self.now_s, "committed", chunk=self.compute.chunks[0], step=version,
+            detail=self.compute.worker.state_hash(),
+        )  # fmt: skip
+        self.tell({"t": "committed", "version": version})
+
+    def give_up_step(self, version: int, next_step: int) -> None:
+        """Go back to a committed state; the micro-batches of what is given up are dropped."""
+        self.halt()
+        for undone in [known for known in self._made if known >= version]:
+            for number in self._made.pop(undone):
+                self.reporter.journal(
+                    self.now_s, "dropped", chunk=0, microbatch=number, step=undone + 1, detail="step given up"
+                )
+        self.reporter.journal(self.now_s, "aborted", step=version + 1, detail=f"back to version {version}")
+        self.forget_all("step given up")
+        if version != self.version:
+            self.compute.worker.load_state(self._states[version])
+            self.version = version
+        self.policy.num_steps = next_step
+        if self._ring is not None:
+            self._ring.clear()
+        self.status = "benched"
+        self.reporter.flush(self.account, "benched")
+
+    def state_of(self, version: int) -> bytes:
+        """Return a committed state; KeyError when it is no longer kept."""
+        return self._states[version]
+
+    def adopt(self, version: int, state: bytes) -> None:
+        """Take over a committed state of another peer of the stage."""
+        self.compute.worker.load_state(state)
+        self.version = version
+        self._states = {version: state}
+        self.reporter.journal(
+            self.now_s, "adopted", chunk=self.compute.chunks[0], step=version, detail=self.compute.worker.state_hash()
+        )
+
+    def on_other(self, header: Header, body: bytes) -> None:
+        if header["k"] == "R" and self._ring is not None:
+            self._ring.arrived(header, body)

@@ -1,0 +1,136 @@
+"""A peer's part in a merge: upload, merge its slices, download, each on the word of whoever runs the merge."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orionbed import tracing
+from orionbed.butterfly import butterfly_bytes, pairs_of, slice_bounds
+from orionbed.training.loop import Header
+
+if TYPE_CHECKING:
+    from orionbed.training.loop import PeerLoop
+
+PHASES = ("upload", "partitions", "download")
+
+
+class PeerMerge:
+    """Moves real weights through the object store; every pair of peers averages a slice, as `orionbed.butterfly` says.
+
+    Phases are told by commands that carry the merge's number, its members at this stage and the second at which the
+    phase begins. A peer that is too late for a phase finds itself in the next.
+    """
+
+    def __init__(self, loop: "PeerLoop", store: int) -> None:
+        self._loop = loop
+        self._store = store
+        self._phase = ""
+        self._began_s = 0.0
+        self._merge = -1
+        self._members: list[int] = []
+        self.num_missed = 0
+
+    def begin(self, command: dict[str, Any]) -> None:
+        """Begin a phase."""
+        loop = self._loop
+        if loop.status == "merging":
+            in_time = self._phase == ""
+            loop.account.charge(tracing.CAUSE_MERGE_WAIT if in_time else tracing.CAUSE_MERGE_TRANSFER, loop.now_s)
+        self._phase = command["phase"]
+        self._began_s = loop.now_s
+        self._merge, self._members = command["merge"], command["members"]
+        amounts = butterfly_bytes(float(loop.plan.stages[loop.stage].weight_bytes), max(1, len(self._members)))
+        if self._phase == "upload":
+            key = self._key("weights", loop.me.index)
+            self._send({"k": "P", "keys": [key]}, loop.compute.weights(), amounts.gradients_up)
+        elif self._phase == "partitions":
+            wanted = [[self._key("weights", m), *self._range(part)] for part in self._mine() for m in self._members]
+            self._send({"k": "G", "want": wanted, "bytes": amounts.partitions_down}, b"", 0.0)
+        else:
+            wanted = [[self._key("merged", part), *self._range(part)] for part in range(len(self._pairs()))]
+            self._send({"k": "G", "want": wanted, "bytes": amounts.weights_down}, b"", 0.0)
+
+    def _send(self, header: Header, body: bytes, plan_bytes: float) -> None:
+        loop = self._loop
+        header |= {"merge": self._merge, "phase": self._phase}
+        loop.transport.send(self._store, header, body, plan_bytes, loop.now_s, control=not body)
+
+    def _pairs(self) -> list[tuple[int, ...]]:
+        return pairs_of(self._members)
+
+    def _mine(self) -> list[int]:
+        return [number for number, pair in enumerate(self._pairs()) if self._loop.me.index in pair]
+
+    def _key(self, what: str, number: int) -> list[Any]:
+        return [what, self._merge, self._loop.stage, number]
+
+    def _range(self, part: int) -> tuple[int, int]:
+        itemsize = 8 if self._loop.compute.shape.dtype == "float64" else 4
+        size = len(self._loop.compute.weights()) // itemsize
+        low, high = slice_bounds(size, len(self._pairs()), part)
+        return low * itemsize, high * itemsize
+
+    def arrived(self, header: Header, body: bytes) -> None:
+        """Take in what the store sends: an acknowledgement, or bytes that were asked for."""
+        if header.get("merge") != self._merge or header.get("phase") != self._phase:
+            return
+        loop = self._loop
+        uploading = header["k"] == "A"
+        if loop.status == "merging":
+            loop.account.charge(tracing.CAUSE_MERGE_TRANSFER, loop.now_s)
+        loop.reporter.span(
+            tracing.LANE_MERGE,
+            tracing.KIND_UPLOAD if uploading else tracing.KIND_DOWNLOAD,
+            tracing.CAUSE_MERGE_TRANSFER,
+            -1,
+            (self._began_s, loop.now_s),
+            header["bytes"],
+        )
+        if uploading:
+            self._done()
+        elif self._phase == "partitions":
+            block = loop.plan.scenario.merge
+            assert not isinstance(block, str)
+            merged = self._averaged(body)
+            loop.timeline.at(loop.now_s + block.compute, self._compute_done, (self._merge, merged))
+        else:
+            loop.compute.load_weights(body)
+            loop.reporter.journal(
+                loop.now_s, "committed" if loop.status == "merging" else "adopted", chunk=loop.stage,
+                step=self._merge + 1, detail=loop.compute.worker.weights_hash(),
+            )  # fmt: skip
+            self._done()
+
+    def _averaged(self, body: bytes) -> bytes:
+        """Average every slice over its members."""
+        dtype = np.float64 if self._loop.compute.shape.dtype == "float64" else np.float32
+        values = np.frombuffer(body, dtype=dtype)
+        merged, at = [], 0
+        for part in self._mine():
+            low, high = self._range(part)
+            length = (high - low) // dtype().itemsize
+            rows = values[at : at + length * len(self._members)].reshape(len(self._members), length)
+            merged.append(rows.mean(axis=0).tobytes())
+            at += length * len(self._members)
+        return b"".join(merged)
+
+    def _compute_done(self, what: tuple[int, bytes]) -> None:
+        loop = self._loop
+        merge, merged = what
+        if merge != self._merge or self._phase != "partitions":
+            return
+        began_s = loop.account.accounted_s
+        if loop.status == "merging":
+            loop.account.charge(tracing.CAUSE_MERGE_COMPUTE, loop.now_s)
+            loop.reporter.span(
+                tracing.LANE_MERGE, tracing.KIND_AVERAGE, tracing.CAUSE_MERGE_COMPUTE, -1, (began_s, loop.now_s)
+            )
+        self._began_s = loop.now_s
+        keys = [self._key("merged", part) for part in self._mine()]
+        lengths = [high - low for low, high in map(self._range, self._mine())]
+        amounts = butterfly_bytes(float(loop.plan.stages[loop.stage].weight_bytes), max(1, len(self._members)))
+        self._send({"k": "P", "keys": keys, "lengths": lengths}, merged, amounts.partitions_up)
+
+    def _done(self) -> None:
+        phase, self._phase = self._phase, ""
+        self._loop.tell({"t": "phase_done", "merge": self._merge, "phase": phase})

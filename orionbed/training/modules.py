@@ -1,0 +1,229 @@
+"""The pieces of a Llama-style model as torch modules.
+
+This file imports torch at its top, since classes derive from torch's; everybody imports it late.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from orionbed.streams import Streams
+from orionbed.training.shape import ModelShape
+
+ROTARY_BASE = 500_000.0  # of Llama 3
+NORM_EPSILON = 1e-5  # of Llama 3
+NEAR_ZERO = 1e-3  # deviation of the weights of boundary encoders and decoders, beside which stands the identity
+
+
+class Deferral:
+    """Where linear layers leave the work on their weight gradients while a backward does its input half only.
+
+    One for all layers of a chunk; whether a backward defers is decided when it runs, not when its graph is made.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.pending: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[tuple[nn.Parameter, Tensor, Tensor]]]:
+        """Defer in this block; the list yielded holds weight, input and output gradient of each layer passed."""
+        self.active, self.pending = True, []
+        try:
+            yield self.pending
+        finally:
+            self.active, self.pending = False, []
+
+
+def weight_gradient(inputs: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of the weight of a linear layer from its input and the gradient of its output."""
+    return gradient.flatten(0, -2).t() @ inputs.flatten(0, -2)
+
+
+class _LinearFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: nn.Parameter, deferral: Deferral) -> Tensor:
+        ctx.save_for_backward(inputs)
+        # Not among the saved tensors: those come back as aliases, and an alias has no place for a gradient.
+        ctx.weight = weight
+        ctx.deferral = deferral
+        return functional.linear(inputs, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (inputs,) = ctx.saved_tensors
+        for_weight = None
+        if ctx.deferral.active:
+            ctx.deferral.pending.append((ctx.weight, inputs.detach(), gradient))  # else it would keep the graph
+        elif ctx.needs_input_grad[1]:
+            for_weight = weight_gradient(inputs, gradient)
+        return gradient @ ctx.weight if ctx.needs_input_grad[0] else None, for_weight, None
+
+
+class Linear(nn.Module):
+    """A matrix without bias whose weight gradient can be put off."""
+
+    def __init__(self, num_in: int, num_out: int, deferral: Deferral) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_out, num_in))
+        self.deferral = deferral
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result: Tensor = _LinearFunction.apply(inputs, self.weight, self.deferral)  # type: ignore[no-untyped-call]
+        return result
+
+
+class Attention(nn.Module):
+    """Causal attention with rotary positions and fewer keys than queries."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, shape: ModelShape, deferral: Deferral) -> None:
+        super().__init__()
+        self.head_width = shape.head_width
+        narrow = shape.kv_heads * shape.head_width
+        self.query = Linear(shape.hidden, shape.hidden, deferral)
+        self.key = Linear(shape.hidden, narrow, deferral)
+        self.value = Linear(shape.hidden, narrow, deferral)
+        self.out = Linear(shape.hidden, shape.hidden, deferral)
+        pairs = torch.arange(0, shape.head_width, 2, dtype=torch.float64) / shape.head_width
+        angles = torch.outer(torch.arange(shape.sequence, dtype=torch.float64), ROTARY_BASE**-pairs).repeat(1, 2)
+        self.register_buffer("cosine", angles.cos().to(shape.torch_dtype), persistent=False)
+        self.register_buffer("sine", angles.sin().to(shape.torch_dtype), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        sequences, sequence, _ = inputs.shape
+        query, key, value = (
+            linear(inputs).view(sequences, sequence, -1, self.head_width).transpose(1, 2)
+            for linear in (self.query, self.key, self.value)
+        )
+        result = functional.scaled_dot_product_attention(
+            self.rotate(query), self.rotate(key), value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1]
+        )
+        projected: Tensor = self.out(result.transpose(1, 2).reshape(inputs.shape))
+        return projected
+
+    def rotate(self, heads: Tensor) -> Tensor:
+        """Return queries or keys (sequences, heads, sequence, head width) turned by their positions."""
+        first, second = heads.chunk(2, dim=-1)
+        return heads * self.cosine + torch.cat((-second, first), dim=-1) * self.sine
+
+
+class Block(nn.Module):
+    """One layer: attention and a SwiGLU feed-forward, each behind a norm and beside the identity."""
+
+    def __init__(self, shape: ModelShape, deferral: Deferral) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(shape.hidden, NORM_EPSILON)
+        self.attention = Attention(shape, deferral)
+        self.ffn_norm = nn.RMSNorm(shape.hidden, NORM_EPSILON)
+        self.gate = Linear(shape.hidden, shape.ffn, deferral)
+        self.up = Linear(shape.hidden, shape.ffn, deferral)
+        self.down = Linear(shape.ffn, shape.hidden, deferral)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        residual = residual + self.attention(self.attention_norm(residual))
+        normed = self.ffn_norm(residual)
+        result: Tensor = residual + self.down(functional.silu(self.gate(normed)) * self.up(normed))
+        return result
+
+
+class Encoder(nn.Module):
+    """Narrows the residual stream for the crossing: its first values pass as they are, plus a projection of all.
+
+    The identity path is that of residual bottleneck models (ResBM): training starts from a plain cut.
+    """
+
+    def __init__(self, hidden: int, width: int, deferral: Deferral) -> None:
+        super().__init__()
+        self.width = width
+        self.projection = Linear(hidden, width, deferral)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        result: Tensor = self.projection(residual) + residual[..., : self.width]
+        return result
+
+
+class Decoder(nn.Module):
+    """Widens what has crossed: filled up with zeros, plus a projection."""
+
+    def __init__(self, hidden: int, width: int, deferral: Deferral) -> None:
+        super().__init__()
+        self.missing = hidden - width
+        self.projection = Linear(width, hidden, deferral)
+
+    def forward(self, narrow: Tensor) -> Tensor:
+        result: Tensor = self.projection(narrow) + functional.pad(narrow, (0, self.missing))
+        return result
+
+
+class Chunk(nn.Module):
+    """One piece of the model, with what stands at its ends.
+
+    Its input is (sequences, sequence) tokens at chunk 0 and what crossed, (sequences, sequence, boundary_width),
+    elsewhere; its output is what crosses next, and at the last chunk the mean loss over all tokens.
+    """
+
+    def __init__(self, shape: ModelShape, chunk: int) -> None:
+        super().__init__()
+        self.deferral = Deferral()
+        self.entrance: nn.Module = nn.Identity()
+        self.exit: nn.Module = nn.Identity()
+        self.head: Linear | None = None
+        if chunk == 0:
+            self.entrance = nn.Embedding(shape.vocab, shape.hidden)
+        elif shape.boundary is not None:
+            self.entrance = Decoder(shape.hidden, shape.boundary, self.deferral)
+        self.blocks = nn.ModuleList(Block(shape, self.deferral) for _ in range(shape.layers_per_chunk[chunk]))
+        if shape.is_last(chunk):
+            self.exit = nn.RMSNorm(shape.hidden, NORM_EPSILON)
+            self.head = Linear(shape.hidden, shape.vocab, self.deferral)
+        elif shape.boundary is not None:
+            self.exit = Encoder(shape.hidden, shape.boundary, self.deferral)
+
+    def forward(self, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        residual = self.entrance(inputs)
+        for block in self.blocks:
+            residual = block(residual)
+        result: Tensor = self.exit(residual)
+        if self.head is None:
+            return result
+        assert targets is not None, "the last chunk is given its targets"
+        return functional.cross_entropy(self.head(result).flatten(0, 1), targets.flatten())
+
+    def immediate(self) -> list[nn.Parameter]:
+        """Return the parameters whose gradient cannot be put off: norms and embedding."""
+        put_off = {id(module.weight) for module in self.modules() if isinstance(module, Linear)}
+        return [parameter for parameter in self.parameters() if id(parameter) not in put_off]
+
+
+def make_chunk(shape: ModelShape, chunk: int, seed: int) -> Chunk:
+    """Return a chunk with its initial weights, which depend on the shape, the seed and its number alone."""
+    made = Chunk(shape, chunk).to(shape.torch_dtype)
+    draws = Streams(seed).get(f"training/weights/{chunk}")
+    near_zero = {id(end.projection.weight) for end in made.modules() if isinstance(end, Encoder | Decoder)}
+    onto_residual = {id(matrix) for block in made.blocks for matrix in _onto_residual(block)}
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 1:
+                continue  # norms start at one
+            deviation: float = parameter.shape[-1] ** -0.5
+            if id(parameter) in near_zero:
+                deviation = NEAR_ZERO
+            elif id(parameter) in onto_residual:
+                # As in GPT-2: so that the sum of all branches keeps its size whatever the depth.
+                deviation *= (2 * shape.layers) ** -0.5
+            parameter.copy_(torch.from_numpy(draws.standard_normal(tuple(parameter.shape)) * deviation))
+    return made
+
+
+def _onto_residual(block: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+    assert isinstance(block, Block)
+    return block.attention.out.weight, block.down.weight

@@ -1,0 +1,138 @@
+"""Weights, gradients and optimizer state of what one peer holds, flat: to average, to send, to save, to compare."""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from orionbed.training.optimizer import NAMES, make_optimizer
+from orionbed.training.shape import ModelShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from orionbed.training.modules import Chunk
+
+MAGIC: Final = b"orbdst01"
+HEADER: Final = struct.Struct("<8s8sBBxxIQQ")
+"""Magic, fingerprint of the layout, optimizer, bytes per value, checksum of the rest, weights, steps; little endian."""
+
+HASH_LENGTH: Final = 16
+
+
+class FlatParameters:
+    """The parameters of some chunks as one tensor of weights and one of gradients, and the optimizer on them.
+
+    The modules' parameters become views of `weights` and their gradients views of `gradients`, in the order of the
+    chunks. Because the views do not share torch's count of changes, the weights may change between a forward and its
+    backward, as they do in a pipeline that never drains; the backward then multiplies by the new weights.
+    """
+
+    def __init__(
+        self, shape: ModelShape, chunks: Sequence[int], modules: "Sequence[Chunk]", optimizer: str, learning_rate: float
+    ) -> None:
+        import torch
+
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        self.weights: Tensor = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        self.gradients: Tensor = torch.zeros_like(self.weights)
+        self.num_steps = 0
+        self._optimizer = make_optimizer(optimizer, learning_rate, self.weights)
+        self._optimizer_code = NAMES.index(optimizer)
+        # Two pieces may have as many weights as one another, and still must not be taken for one another.
+        layout = repr((shape.layers_per_chunk, shape.hidden, shape.ffn, shape.heads, shape.kv_heads, shape.vocab))
+        layout += repr((shape.boundary, tuple(chunks)))
+        self._fingerprint = hashlib.sha256(layout.encode()).digest()[:8]
+        start = 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            parameter.data = self.weights[start:end].view_as(parameter)
+            parameter.grad = self.gradients[start:end].view_as(parameter)
+            start = end
+
+    def step(self, num_microbatches: int) -> None:
+        """Apply the mean gradient of `num_microbatches` and set the gradients to zero."""
+        self.gradients.div_(num_microbatches)
+        self.num_steps += 1
+        self._optimizer.step(self.weights, self.gradients, self.num_steps)
+        self.gradients.zero_()
+
+    def set_weights(self, flat: "Tensor") -> None:
+        """Take over weights; the rest stays.
+
+        Raises:
+            ValueError: of another length or number format.
+
+        """
+        self._check(flat, "weights")
+        self.weights.copy_(flat)
+
+    def set_gradients(self, flat: "Tensor") -> None:
+        """Take over gradients, of the same length and format, instead of those accumulated."""
+        self._check(flat, "gradients")
+        self.gradients.copy_(flat)
+
+    def state(self) -> bytes:
+        """Return weights, moments and number of steps: a header of 40 bytes and raw little-endian values."""
+        body = b"".join(_raw(tensor) for tensor in (self.weights, *self._optimizer.moments))
+        return self._header(zlib.crc32(body), self.num_steps) + body
+
+    def load_state(self, data: bytes) -> None:
+        """Take over what `state` returned, here or in another process; gradients become zero.
+
+        Raises:
+            ValueError: it is none, damaged, or that of another piece, model or optimizer; nothing has changed then.
+
+        """
+        import numpy as np
+        import torch
+
+        if len(data) < HEADER.size or not data.startswith(MAGIC):
+            raise ValueError(f"{len(data)} bytes that do not begin like a saved state of this version")
+        _, fingerprint, optimizer, width, checksum, num_weights, num_steps = HEADER.unpack_from(data)
+        if fingerprint != self._fingerprint or num_weights != self.weights.numel():
+            raise ValueError(
+                f"the state is of another model or another piece of it ({num_weights} weights, here "
+                f"{self.weights.numel()}); load it where the same chunks of the same shape are held"
+            )
+        if optimizer != self._optimizer_code or width != self.weights.element_size():
+            raise ValueError("the state is of another optimizer or number format; make the worker as it was made")
+        body = memoryview(data)[HEADER.size :]
+        targets = [self.weights, *self._optimizer.moments]
+        expected = len(targets) * self.weights.numel() * width
+        if len(body) != expected:
+            raise ValueError(f"the state has {len(body)} bytes of values and should have {expected}; it was cut off")
+        if zlib.crc32(body) != checksum:
+            raise ValueError("the state is damaged: its checksum differs")
+        # A copy, because torch wants memory it may write to.
+        values = torch.from_numpy(np.frombuffer(body, dtype=f"<f{width}").copy())
+        for target, part in zip(targets, values.chunk(len(targets)), strict=True):
+            target.copy_(part)
+        self.num_steps = num_steps
+        self.gradients.zero_()
+
+    def weights_hash(self) -> str:
+        """Return 16 hexadecimal digits that are equal if and only if the weights are, bit for bit."""
+        return hashlib.sha256(_raw(self.weights)).hexdigest()[:HASH_LENGTH]
+
+    def state_hash(self) -> str:
+        """Return 16 hexadecimal digits that are equal if and only if the saved states are."""
+        return hashlib.sha256(self.state()).hexdigest()[:HASH_LENGTH]
+
+    def _header(self, checksum: int, num_steps: int) -> bytes:
+        width = self.weights.element_size()
+        fields = (self._fingerprint, self._optimizer_code, width, checksum, self.weights.numel(), num_steps)
+        return HEADER.pack(MAGIC, *fields)
+
+    def _check(self, flat: "Tensor", what: str) -> None:
+        if flat.shape != self.weights.shape or flat.dtype != self.weights.dtype:
+            raise ValueError(
+                f"{what} must be {self.weights.numel()} values of {self.weights.dtype} in one row, "
+                f"not {tuple(flat.shape)} of {flat.dtype}"
+            )
+
+
+def _raw(flat: "Tensor") -> bytes:
+    values = flat.cpu().numpy()
+    return bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())

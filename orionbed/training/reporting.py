@@ -1,0 +1,61 @@
+"""What a peer tells whoever runs it: journal entries, spans of its time, and the state of its account."""
+
+from collections.abc import Callable
+from typing import Any
+
+from orionbed import tracing
+from orionbed.account import Account
+from orionbed.journal import Entry
+from orionbed.schedule.actions import Kind
+
+KIND_CODES: dict[Kind, int] = {
+    "F": tracing.KIND_F,
+    "B": tracing.KIND_B,
+    "I": tracing.KIND_I,
+    "W": tracing.KIND_W,
+    "STEP": tracing.KIND_STEP,
+}
+
+
+class Reporter:
+    """Collects what happened since the last `flush`, which hands it over before anything of it can be felt elsewhere.
+
+    A span is (step, lane, kind, micro-batch, attempt, start_s, end_s, bytes, cause), codes as in `orionbed.tracing`.
+    """
+
+    def __init__(self, peer: int, life: int, stage: int, replica: int, emit: Callable[[dict[str, Any]], None]) -> None:
+        self._place = (peer, life, stage, replica)
+        self._emit = emit
+        self._entries: list[list[Any]] = []
+        self._spans: list[list[Any]] = []
+        self._transfers: list[list[Any]] = []
+        self.epoch = 0
+
+    def journal(
+        self, at_s: float, event: str, *, chunk: int = -1, microbatch: int = -1, attempt: int = 0, step: int = -1,
+        detail: str = "",
+    ) -> None:  # fmt: skip
+        """Write one line of the journal."""
+        entry = Entry(at_s, event, *self._place, chunk, microbatch, attempt, step, detail)
+        self._entries.append(list(entry))
+
+    def span(
+        self, lane: int, kind: int, cause: int, microbatch: int, span_s: tuple[float, float], num_bytes: float = 0.0
+    ) -> None:
+        """Add a span of time to the trace."""
+        self._spans.append([self.epoch, lane, kind, microbatch, 0, *span_s, num_bytes, cause])
+
+    def transfer(self, source: int, microbatch: int, num_bytes: float, span_s: tuple[float, float]) -> None:
+        """Add a message that came from `source` during `span_s`."""
+        self._transfers.append([self.epoch, source, microbatch, *span_s, num_bytes])
+
+    def flush(self, account: Account, doing: str) -> None:
+        """Hand over what there is, with the account as it stands and what the peer is `doing` since then."""
+        if not self._entries and not self._spans and not self._transfers:
+            return
+        report = {
+            "t": "report", "account": [account.accounted_s, *account.cause_s], "doing": doing,
+            "entries": self._entries, "spans": self._spans, "transfers": self._transfers,
+        }  # fmt: skip
+        self._entries, self._spans, self._transfers = [], [], []
+        self._emit(report)

@@ -1,0 +1,109 @@
+"""A pipeline of workers trains as the whole model does, whatever the schedule, the boundary and the recompute."""
+
+from typing import Any
+
+import pytest
+
+from orionbed.schedule.catalogue import ENTRIES, Wanted
+from orionbed.schedule.order import Order
+from orionbed.schedule.timing import equal_times
+from orionbed.training.serial import train_serially
+
+NAMES = ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zb-v", "dualpipe-v"]
+BATCHES = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+HOW = {"seed": 3, "optimizer": "adamw", "learning_rate": 1e-2}
+
+
+def order_of(name: str) -> Order:
+    """Four chunks: on four stages, or two by two."""
+    chunks = ENTRIES[name].chunks or 2
+    return ENTRIES[name].make(Wanted(4 // chunks, 4, equal_times(4, 1.0, 1.0, 1.0), chunks=chunks))
+
+
+SERIAL: dict[Any, Any] = {}
+
+
+def serial(shape: Any, optimizer: str = "adamw") -> Any:
+    """Weights of the reference, trained once per shape; recompute means nothing to it."""
+    key = (shape.boundary, shape.dtype, optimizer)
+    if key not in SERIAL:
+        SERIAL[key] = train_serially(shape, HOW["seed"], BATCHES, optimizer, HOW["learning_rate"])
+    return SERIAL[key]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("boundary", [None, 6])
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_after_three_steps_are_those_of_the_whole_model(
+    name: str, boundary: int | None, recompute: bool, small: Any, pipeline: Any, relative_error: Any
+) -> None:
+    shape = small(boundary=boundary, recompute=recompute)
+    made = pipeline(order_of(name), shape, **HOW)
+    begun = made.weights()
+    for microbatches in BATCHES:
+        made.step(microbatches)
+    assert relative_error(made.weights(), serial(shape)) < 1e-10
+    assert relative_error(begun, serial(shape)) > 1e-3, "training has moved the weights"
+    assert all(worker.saved_bytes == 0 for worker in made.workers)
+
+
+@pytest.mark.parametrize("name", ["1f1b", "zb-h2", "zb-v"])
+def test_in_single_precision_too(name: str, small: Any, pipeline: Any, relative_error: Any) -> None:
+    shape = small(boundary=6, recompute=True, dtype="float32")
+    # Adam divides by the root of the second moment, which makes much of the rounding of tiny gradients: 5e-6 here.
+    how = HOW | {"optimizer": "sgd"}
+    made = pipeline(order_of(name), shape, **how)
+    for microbatches in BATCHES:
+        made.step(microbatches)
+    assert relative_error(made.weights(), serial(shape, "sgd")) < 1e-6
+
+
+def test_a_micro_batch_left_out_is_noticed(small: Any, pipeline: Any, relative_error: Any) -> None:
+    made = pipeline(order_of("zb-h1"), small(), **HOW)
+    for number, microbatches in enumerate(BATCHES):
+        made.step(microbatches, lambda action, first=number == 0: first and action == ("W", 2, 1))
+    assert relative_error(made.weights(), serial(small())) > 1e-4
+
+
+def test_losses_are_those_of_the_whole_model(small: Any, pipeline: Any) -> None:
+    from orionbed.training.serial import SerialModel
+
+    model = SerialModel(small(), seed=3, learning_rate=1e-2)
+    expected = {microbatch: model.loss(microbatch).item() for microbatch in BATCHES[0]}
+    made = pipeline(order_of("dualpipe-v"), small(), **HOW)
+    made.step(BATCHES[0])
+    (holder,) = [worker for worker in made.workers if 3 in worker.chunks]
+    assert holder.losses == pytest.approx(expected, rel=1e-12)
+    assert holder.take_loss(2) == pytest.approx(expected[2])
+    with pytest.raises(ValueError, match="no loss of micro-batch 2"):
+        holder.take_loss(2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_model_in_one_piece(optimizer: str, small: Any, relative_error: Any) -> None:
+    from orionbed.training.worker import StageWorker
+
+    worker = StageWorker(small(1), [0], seed=3, optimizer=optimizer, learning_rate=1e-2)
+    for microbatches in BATCHES:
+        for microbatch in microbatches:
+            assert worker.forward_backward(0, microbatch, None) is None
+        worker.step(len(microbatches))
+    expected = train_serially(small(1), 3, BATCHES, optimizer, 1e-2)
+    assert relative_error([worker.weights()], expected) < 1e-10
+
+
+def test_replicas_that_add_their_gradients_are_one(small: Any) -> None:
+    from orionbed.training.worker import StageWorker
+
+    alone, one, other = (StageWorker(small(1), [0], seed=3, learning_rate=1e-2) for _ in range(3))
+    for microbatch in range(4):
+        alone.forward_backward(0, microbatch, None)
+        (one if microbatch < 3 else other).forward_backward(0, microbatch, None)
+    assert (one.num_accumulated, other.num_accumulated) == (3, 1)
+    total = one.gradients() + other.gradients()
+    for worker in (one, other):
+        worker.set_gradients(total)
+        worker.step(4)
+    alone.step(4)
+    assert one.state_hash() == other.state_hash()
+    assert (one.weights() - alone.weights()).abs().max() < 1e-12
