@@ -40,8 +40,9 @@ class Schema:
                 yield _name(option), ""
         for part, suffix in (("items", "[]"), ("additionalProperties", ".NAME")):
             inside = field.get(part)
-            if isinstance(inside, dict) and "$ref" in inside:
-                yield _name(inside), suffix
+            for option in inside.get("oneOf", [inside]) if isinstance(inside, dict) else ():
+                if "$ref" in option:
+                    yield _name(option), suffix
 
     @staticmethod
     def is_distribution(field: Mapping[str, Any]) -> bool:
@@ -98,6 +99,8 @@ def _name(reference: Mapping[str, Any]) -> str:
 
 def _number(field: Mapping[str, Any]) -> str:
     kind = "whole number" if field["type"] == "integer" else "number"
+    if "exclusiveMaximum" in field and "exclusiveMinimum" in field:
+        return f"{kind} above {field['exclusiveMinimum']:g} and below {field['exclusiveMaximum']:g}"
     if "maximum" in field and "exclusiveMinimum" in field:
         return f"{kind} above {field['exclusiveMinimum']:g}, at most {field['maximum']:g}"
     if "maximum" in field:
@@ -157,7 +160,7 @@ def distributions(schema: Schema) -> str:
 def scenario_keys(schema: Schema) -> str:
     """Return the section on scenario keys."""
     parts = [words.SCENARIO]
-    for name, prefix in schema.blocks("Scenario", ""):
+    for name, prefix in dict.fromkeys(schema.blocks("Scenario", "")):
         block = schema.definitions[name]
         kind = block["properties"].get("kind", {})
         kinds = kind.get("enum", [kind["const"]] if "const" in kind else [])

@@ -64,7 +64,8 @@ class Orchestra:
         clock = self.supervisor.clock
         end_s = clock.now() + FINISH_IN_REAL_S / clock.dilation
         await self.supervisor.finish(end_s)
-        self._end_epoch(end_s if self.in_training else self._training_end_s, end_s)
+        if self.merges_done < self._max_merges:
+            self._end_epoch(end_s if self.in_training else self._training_end_s, end_s)
         return end_s
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -103,12 +104,12 @@ class Orchestra:
             self._training_end_s = end_s
             ready, began_s = await self._merge(end_s)
             self._end_epoch(end_s, began_s)
-            self.in_training = True
-            for peer in ready:
-                self._begin(peer, began_s)
             self.merges_done += 1
             if self.merges_done >= self._max_merges:
                 return
+            self.in_training = True
+            for peer in ready:
+                self._begin(peer, began_s)
 
     # ---------------------------------------------------------------- training phases
 

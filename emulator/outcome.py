@@ -193,10 +193,12 @@ class Outcome:
             return None
         peers = self._plan.peers
         recorder = TraceRecorder([peer.name for peer in peers])
+        # With a fixed batch a trace counts the micro-batches of each pipeline by themselves.
+        per_pipeline = 1 if self._plan.order is None else self._plan.num_replicas
         for span in self._record.spans:
             place = (span.step, peers[span.peer].replica, peers[span.peer].stage, span.peer)
             recorder.add(
-                *place, span.lane, span.kind, span.microbatch, 0, span.start_s, span.end_s, span.num_bytes, span.cause
+                *place, span.lane, span.kind, span.microbatch // per_pipeline, 0, span.start_s, span.end_s, span.num_bytes, span.cause
             )
         for target, step, source, microbatch, start_s, end_s, num_bytes in self._record.transfers:
             for peer, lane, kind in (
@@ -204,5 +206,5 @@ class Outcome:
                 (target, tracing.LANE_DOWN, tracing.KIND_RECEIVE),
             ):
                 place = (step, peers[peer].replica, peers[peer].stage, peer)
-                recorder.add(*place, lane, kind, microbatch, 0, start_s, end_s, num_bytes, tracing.CAUSE_NONE)
+                recorder.add(*place, lane, kind, microbatch // per_pipeline, 0, start_s, end_s, num_bytes, tracing.CAUSE_NONE)
         return recorder.table()

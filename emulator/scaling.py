@@ -10,7 +10,7 @@ HEADROOM = 2.5
 """Real work may fill this part of the cores, the rest is for sockets and for the unevenness of arrivals."""
 LEAST_OPERATION_S = 0.025
 """An operation shall last so long in real time that a few milliseconds of lateness do not matter."""
-MOST_BYTES_PER_S = 60e6
+MOST_BYTES_PER_S = 10e6
 """What all sockets together move in real time without keeping the cores from the model."""
 LEAST_MESSAGE_BYTES = 1024
 LEAST_DILATION = 0.02

@@ -52,6 +52,7 @@ class Supervisor:
         self._nursery = Nursery(self._event)
         self._prepared = asyncio.Event()
         self._measuring = Member(-1, "measure")
+        self._finishing = False
         self._over = False
 
     @property
@@ -161,7 +162,7 @@ class Supervisor:
             self._by_pid[event["pid"]] = (member, event["life"])
         elif what == "exited" and event["pid"] in self._by_pid:
             member, life = self._by_pid.pop(event["pid"])
-            if not self._over and life == member.life and member.status != "down" and not member.finished.is_set():
+            if not (self._over or self._finishing) and life == member.life and member.status != "down":
                 self.on_exit(member, event["status"])
         elif what == "ended" and not self._over:
             self.fail(BackendError("the process that peers are forked from has died; is this machine short of memory?"))
@@ -220,6 +221,7 @@ class Supervisor:
 
     async def finish(self, end_s: float) -> None:
         """Have everybody stop at `end_s` and tell what there is to tell."""
+        self._finishing = True
         alive = [member for member in self.members if member.status not in {"down", "starting"}]
         for member in alive:
             member.tell({"t": "finish", "at_s": end_s})

@@ -10,7 +10,7 @@ from orionbed.scenario import Scenario
 from orionbed.summary import Baseline
 
 NAMES = ("sim", "emulator", "real")
-AVAILABLE = ("sim",)
+AVAILABLE = ("sim", "emulator")
 
 
 class BackendError(Exception):
@@ -31,14 +31,21 @@ class Progress(Protocol):
 class Backend(Protocol):
     """What every backend offers (module `api` of its package)."""
 
-    def run(self, plan: Plan, *, seed: int | None = None, progress: Callable[[Any], None] | None = None) -> RunResult:
-        """Run `plan` to its number of tokens or its duration."""
+    def run(
+        self,
+        plan: Plan,
+        *,
+        seed: int | None = None,
+        progress: Callable[[Any], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> RunResult:
+        """Run `plan` to its number of tokens or its duration; `say` hears what a user should know on the way."""
 
     def simulate_baseline(self, scenario: Scenario, seed: int) -> Baseline:
-        """Return the scenario's datacenter baseline."""
+        """Return the scenario's datacenter baseline (the simulator alone)."""
 
     def bandwidth_curve(self, scenario: Scenario, seed: int, jobs: int) -> list[dict[str, object]]:
-        """Return tokens/s and relative speed against the median uplink."""
+        """Return tokens/s and relative speed against the median uplink (the simulator alone)."""
 
 
 def load(name: str) -> Backend:

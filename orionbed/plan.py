@@ -13,6 +13,7 @@ from orionbed.memory import stage_memories, weight_gradient_share
 from orionbed.model import BYTES_PER_VALUE, StageMemory
 from orionbed.operations import Costs, chunk_costs, chunk_parameters, credit, stage_costs, times_of
 from orionbed.scenario import Distribution, GpuProfile, Scenario, gpu_profile
+from orionbed.scenario.fault_fields import peer_name
 from orionbed.schedule.actions import Kind
 from orionbed.schedule.build import build_order, chunks_per_stage, needs_split_backward
 from orionbed.schedule.order import Order, one_each
@@ -266,7 +267,7 @@ def _peers(scenario: Scenario, streams: Streams) -> list[PeerPlan]:
     return [
         PeerPlan(
             index=index,
-            name=f"s{index // num_replicas:02d}r{index % num_replicas}",
+            name=peer_name(index // num_replicas, index % num_replicas),
             stage=index // num_replicas,
             replica=index % num_replicas,
             site=places[index],

@@ -44,7 +44,8 @@ class RunResult:
     `work_s[kind]` and `num_done[kind]` are seconds and counts of finished operations per peer; `thrown_s` and
     `unfinished_s` are the parts of `work_s` spent on micro-batches that were dropped, or still in the pipeline at the
     end. `other_s[peer, cause]` is all the rest of each peer's time, by cause code of `orionbed.tracing`.
-    `aborted` says why a run ended before its target; empty for a run that reached it.
+    `aborted` says why a run ended before its target; empty for a run that reached it. `backend_block` is what this
+    backend alone has to say; it stands in the summary under the backend's name.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class RunResult:
     aborted: str = ""
     warnings: list[dict[str, str]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
+    backend_block: dict[str, Any] = field(default_factory=dict)
 
     @property
     def training_s(self) -> float:

@@ -68,6 +68,8 @@ def summarise(result: RunResult, baseline: Baseline | None, *, git: str, started
         "churn": _churn(result, seconds.sum(axis=0)),
         "faults": result.faults,
     }
+    if result.backend_block:
+        summary[result.backend] = result.backend_block
     summary["cost"] = cost_block(result, summary["tokens"]["total"], baseline.tokens_per_s if baseline else None)
     summary["published"] = compare_published(scenario, summary)
     summary["contradictions"] = contradictions(scenario, summary)

@@ -150,6 +150,7 @@ def run(
     *,
     seed: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,  # noqa: ARG001  (the simulator has nothing to say)
     max_epochs: int | None = None,
 ) -> RunResult:
     """Simulate `plan` to its number of tokens, its duration, or `max_epochs` merges, whichever comes first.
@@ -206,7 +207,7 @@ def _result(run: _Run, wall_s: float) -> RunResult:
 
 
 def _not_modelled(plan: Plan) -> list[dict[str, str]]:
-    faults = plan.scenario.faults
+    faults = plan.scenario.faults.list
     if not faults:
         return []
     return [

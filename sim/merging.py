@@ -1,56 +1,19 @@
-"""Merges through object storage: upload, merge partitions, download. Rare, so written as SimPy processes.
-
-The butterfly of IOTA's 2026 code: of n peers of a stage, each pair of peers merges the same partitions, so every peer
-handles the share s = min(1, 2/n) of the stage's weights W. Per peer it uploads W (pseudo-gradients), downloads
-n s W (everybody's part of its partitions) and s W (their outer momentum), uploads 2 s W (new weights and momentum) and
-downloads W (the merged weights): 30 GB up and 48 GB down for W = 13 GB and n = 3.
-"""
+"""Merges through object storage: upload, merge partitions, download. Rare, so written as SimPy processes."""
 
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
 from math import floor
 from typing import Any
 
 import simpy
 
 from orionbed import tracing
+from orionbed.butterfly import MergeBytes, butterfly_bytes
 from orionbed.results import Mark
 from orionbed.scenario.sections import Merge
 from sim.engine import Engine
 from sim.peer import SimPeer
 
 Process = Generator[simpy.Event, Any, None]
-
-
-@dataclass(frozen=True, slots=True)
-class MergeBytes:
-    """What one peer moves in a merge."""
-
-    gradients_up: float
-    partitions_down: float
-    partitions_up: float
-    weights_down: float
-
-    @property
-    def up(self) -> float:
-        """All bytes uploaded."""
-        return self.gradients_up + self.partitions_up
-
-    @property
-    def down(self) -> float:
-        """All bytes downloaded."""
-        return self.partitions_down + self.weights_down
-
-
-def butterfly_bytes(weight_bytes: float, num_merging: int) -> MergeBytes:
-    """Bytes per peer when `num_merging` peers of a stage merge weights of `weight_bytes`."""
-    share = min(1.0, 2.0 / num_merging)
-    return MergeBytes(
-        gradients_up=weight_bytes,
-        partitions_down=num_merging * share * weight_bytes + share * weight_bytes,
-        partitions_up=2.0 * share * weight_bytes,
-        weights_down=weight_bytes,
-    )
 
 
 class PhaseGate:

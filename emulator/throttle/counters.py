@@ -97,7 +97,7 @@ def balance(counters: Iterable[Counters]) -> Balance:
 
 
 class Lateness:
-    """Real seconds by which deliveries came after their stamp; of very many, every second one is kept."""
+    """Real seconds by which things came after their time; of very many, every second one is kept."""
 
     def __init__(self) -> None:
         self._samples: list[float] = []
@@ -106,7 +106,7 @@ class Lateness:
         self.max_s = 0.0
 
     def add(self, late_s: float) -> None:
-        """Count one delivery."""
+        """Count one."""
         self.max_s = max(self.max_s, late_s)
         self._count += 1
         if self._count % self._every == 0:

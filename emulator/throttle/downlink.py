@@ -20,7 +20,8 @@ class Passed(NamedTuple):
 class Downlink:
     """Gives the downlink to the chunks of several connections, one after the other.
 
-    A chunk has passed at max(link free, arrival - n / C) + n / C: bytes pass while they come in. Control messages go
+    A chunk of n bytes starts at max(link free, first bit here, last bit here - n / C), since bytes pass while they come
+    in, and has passed n / C later. Control messages go
     first, among equals the lane that has been served the least (as in `Uplink`). `site` is a link that the peers of a
     site share on the way in; `crosses_site` says whose bytes take it.
     """
@@ -58,8 +59,10 @@ class Downlink:
 
     def backlog_s(self, now_s: float) -> float:
         """Return when the next of the chunks that have arrived starts to pass; infinite if none waits for the link."""
-        if not self._stalled and any(lane.ready_s <= now_s for lane in self._busy):
-            return self._free_s
+        if not self._stalled:
+            for lane in self._busy:
+                if lane.ready_s <= now_s:
+                    return self._free_s
         return inf
 
     def serve(self, now_s: float) -> Passed | None:
@@ -72,7 +75,7 @@ class Downlink:
                 return self._pass(lane)
             # Only the first chunk of a lane waits for the shared link, so lanes, not bytes, share it equally.
             chunk = lane.chunks[0]
-            lane.passed_s = self._site.passed(chunk.arrival_s, chunk.num_bytes)
+            lane.passed_s = self._site.passed(chunk.begin_s, chunk.arrival_s, chunk.num_bytes)
             self._set_ready(lane)
         return None
 
@@ -98,7 +101,7 @@ class Downlink:
     def _pass(self, lane: Lane) -> Passed | None:
         chunk = lane.chunks[0]
         arrival_s = chunk.arrival_s if lane.passed_s == inf else lane.passed_s
-        start_s = max(self._free_s, self.rate.first_bit(arrival_s, chunk.num_bytes))
+        start_s = max(self._free_s, lane.ready_s)
         finish_s = max(self.rate.finish(start_s, chunk.num_bytes), arrival_s)
         if finish_s == inf:
             self._stalled = True  # until the rate changes
@@ -119,4 +122,5 @@ class Downlink:
         """Work out when the first chunk of a lane may start."""
         chunk = lane.chunks[0]
         arrival_s = chunk.arrival_s if lane.passed_s == inf else lane.passed_s
-        lane.ready_s = self.rate.first_bit(arrival_s, chunk.num_bytes)
+        begin_s = arrival_s - (chunk.arrival_s - chunk.begin_s)
+        lane.ready_s = self.rate.entry(begin_s, arrival_s, chunk.num_bytes)

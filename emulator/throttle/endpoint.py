@@ -32,6 +32,7 @@ __all__ = ["Address", "Delivery", "Endpoint", "Path"]
 CHUNK_BYTES: Final = (4 * 1024, 64 * 1024)
 _LONGEST_WAIT_S: Final = 1.0
 _BACKLOG: Final = 256
+_SHARE_OF_LEAD: Final = 0.75
 
 
 class Endpoint:
@@ -45,8 +46,9 @@ class Endpoint:
     `path(peer)` describes the way to each other peer and is asked once per peer. `site_out` and `site_in` are links
     that this peer shares with the others of its site, for paths that cross the site. `chunk_bytes` bounds the size of
     chunks: scale it down where bytes and rates are scaled down. A frame is written up to `lead_real_s` real seconds
-    before it departs. `token` is the run's secret; `life` counts how often the peer has been started. TLS contexts must
-    not check host names. ValueError: bounds of chunks that make no sense.
+    before it departs (not ahead of time where a shared link is on the way). `token` is the run's secret; `life` counts
+    how often the peer has been started. TLS contexts must not check host names. ValueError: bounds of chunks that make
+    no sense.
 
     Everything but `start` and `close` may be called from any thread, at any time.
     """
@@ -83,10 +85,10 @@ class Endpoint:
         )
         self._listener.settimeout(0.0)
         self.address: Address = self._listener.getsockname()[:2]
-        self._poller = Poller()
         self._bell, self._ear = socket.socketpair()
         self._bell.settimeout(0.0)
         self._ear.settimeout(0.0)
+        self._poller = Poller(self._ear)
         self._poller.add(self._ear, self._hear)
         scratch = memoryview(bytearray(SCRATCH_BYTES))
         mishaps = Mishaps(seed, f"{index}/{life}")
@@ -105,6 +107,7 @@ class Endpoint:
         self._num_messages = 0
         self._enqueued_bytes: dict[int, int] = {}
         self._rung = False
+        self._patience_real_s = _SHARE_OF_LEAD * lead_real_s
         self._closing = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"endpoint-{index}", daemon=True)
@@ -175,6 +178,13 @@ class Endpoint:
         """Return the real seconds by which deliveries came after their stamp (n,)."""
         return self._receiving.lateness.array()
 
+    def frame_lateness(self) -> NDArray[np.float64]:
+        """Return the real seconds by which frames came in after they should have arrived (n,); 0 for those in time.
+
+        Where this is large, connections may have shared a downlink in another order than their stamps say.
+        """
+        return self._receiving.frame_lateness.array()
+
     def _post(self, function: Callable[..., None], *args: Any) -> None:
         """Let the I/O thread call a function soon."""
         self._commands.append((function, args))
@@ -194,17 +204,21 @@ class Endpoint:
     def _run(self) -> None:
         """Do what is due, then sleep until something is: the I/O thread."""
         clock, sending, receiving = self._clock, self._sending, self._receiving
+        commands = self._commands
         try:
             while not self._closing:
                 self._rung = False
-                while self._commands:
-                    function, args = self._commands.popleft()
+                while commands:
+                    function, args = commands.popleft()
                     function(*args)
-                sending.step(clock.now())
-                receiving.step(clock.now())
-                wake_s = min(sending.next_step_s, receiving.next_step_s)
-                timeout_s = 0.0 if self._commands else min(clock.real_until(wake_s), _LONGEST_WAIT_S)
-                self._poller.wait(timeout_s)
+                now_s = clock.now()
+                if sending.next_step_s <= now_s:
+                    sending.step(now_s)
+                if receiving.next_step_s(now_s) <= now_s:
+                    receiving.step(now_s)
+                wake_s = min(sending.next_step_s, receiving.next_step_s(now_s))
+                timeout_s = 0.0 if commands else min(clock.real_until(wake_s), _LONGEST_WAIT_S)
+                self._poller.wait(timeout_s, self._patience_real_s)
         finally:
             self._close_sockets()
 
@@ -220,7 +234,10 @@ class Endpoint:
     def _plan(self, peer: int) -> PathPlan:
         plan = self._plans.get(peer)
         if plan is None:
-            plan = self._plans[peer] = PathPlan(self._path(peer))
+            path = self._path(peer)
+            plan = self._plans[peer] = PathPlan(path)
+            # Frames are here so much before they arrive that nobody needs to look for them sooner.
+            self._patience_real_s = min(self._patience_real_s, path.owd_s * self._clock.dilation)
         return plan
 
     def _set_address(self, peer: int, address: Address | None) -> None:
@@ -238,5 +255,5 @@ class Endpoint:
             self._uplink.rate.change(at_s, change.factor, change.ceiling)
         else:
             self._downlink.rate.change(at_s, change.factor, change.ceiling)
-        self._uplink.changed(at_s)
+        self._uplink.changed()
         self._receiving.changed(self._clock.now())

@@ -47,7 +47,10 @@ _DATA: Final = Kind.DATA
 
 
 class Frame(NamedTuple):
-    """A frame as it came in; `payload` points into the receive buffer and is valid only until the next read."""
+    """A frame as it came in; `payload` points into the receive buffer and is valid only until the next read.
+
+    Its first bit arrives at `begin_s`, its last at `arrival_s`; its message was enqueued at `sent_s`.
+    """
 
     kind: Kind
     flags: int
@@ -56,7 +59,7 @@ class Frame(NamedTuple):
     message: int
     offset: int
     total: int
-    departure_s: float
+    begin_s: float
     arrival_s: float
     sent_s: float
     payload: memoryview
@@ -75,7 +78,7 @@ def data_header(
     message: int,
     offset: int,
     total: int,
-    departure_s: float,
+    begin_s: float,
     arrival_s: float,
     sent_s: float,
 ) -> bytes:
@@ -83,7 +86,7 @@ def data_header(
     size = len(header)
     crc = zlib.crc32(chunk, zlib.crc32(header)) if size else zlib.crc32(chunk)
     return _HEADER.pack(
-        _DATA, flags, size, size + len(chunk), crc, _MAGIC, message, offset, total, departure_s, arrival_s, sent_s
+        _DATA, flags, size, size + len(chunk), crc, _MAGIC, message, offset, total, begin_s, arrival_s, sent_s
     )
 
 
@@ -125,7 +128,7 @@ def parse(buffer: memoryview, *, greeted: bool) -> tuple[list[Frame], int]:
         if kind is None or magic != _MAGIC or flags > CONTROL:
             raise FrameError("not a frame")
         body = length - header_size
-        message, offset, total, departure_s, arrival_s, sent_s = rest
+        message, offset, total, begin_s, arrival_s, sent_s = rest
         if kind is _DATA:
             if not 0 <= body <= MAX_CHUNK_BYTES or total > MAX_MESSAGE_BYTES or offset + body > total:
                 raise FrameError(f"a chunk of {body} bytes at {offset} of {total}")
@@ -135,7 +138,7 @@ def parse(buffer: memoryview, *, greeted: bool) -> tuple[list[Frame], int]:
             raise FrameError(f"{length} bytes in a frame of kind {kind.name}")
         if (kind > Kind.WELCOME) is not greeted:
             raise FrameError(f"a frame of kind {kind.name} at the wrong time")
-        if not (departure_s <= arrival_s and isfinite(departure_s) and isfinite(arrival_s) and isfinite(sent_s)):
+        if not (begin_s <= arrival_s and isfinite(begin_s) and isfinite(arrival_s) and isfinite(sent_s)):
             raise FrameError("times that are none")
         after = at + HEADER_BYTES + length
         if after > end:
@@ -143,7 +146,7 @@ def parse(buffer: memoryview, *, greeted: bool) -> tuple[list[Frame], int]:
         payload = buffer[at + HEADER_BYTES : after]
         frames.append(
             Frame(
-                kind, flags, header_size, crc, message, offset, total, departure_s, arrival_s, sent_s, payload
+                kind, flags, header_size, crc, message, offset, total, begin_s, arrival_s, sent_s, payload
             )
         )  # fmt: skip
         at = after

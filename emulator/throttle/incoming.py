@@ -48,13 +48,15 @@ class Assembly:
 
 
 class Held(NamedTuple):
-    """A chunk that is here in fact but not yet in the run's time; a damaged one has `intact` False."""
+    """A chunk that is here in fact but not yet in the run's time; `is_last` if with it all of the message is here."""
 
+    begin_s: float
     arrival_s: float
     num_bytes: int
     message: Assembly
     offset: int
     intact: bool
+    is_last: bool
 
 
 class Lane:
@@ -112,7 +114,9 @@ class Incoming:
         num_bytes = len(frame.payload) - frame.header_size
         self.received_bytes += num_bytes
         self.last_arrival_s = arrival_s = max(frame.arrival_s, self.last_arrival_s)
-        lane.chunks.append(Held(arrival_s, num_bytes, message, frame.offset, intact))
+        is_last = message.received == message.total and not message.missing
+        begin_s = arrival_s - (frame.arrival_s - frame.begin_s)
+        lane.chunks.append(Held(begin_s, arrival_s, num_bytes, message, frame.offset, intact, is_last))
         return lane
 
     def serve(self, lane: Lane) -> None:

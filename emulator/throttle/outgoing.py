@@ -53,8 +53,8 @@ class Flow:
 
     __slots__ = (
         "_control", "_credits", "_data", "_limit_bytes", "_repeats", "control_s", "departed_bytes", "gate_s",
-        "num_chunks", "pace_s", "peer", "plan", "ready_s", "repeated_bytes", "served", "uncredited",
-        "uncredited_bytes", "window_bytes",
+        "halted", "num_chunks", "pace_s", "peer", "plan", "ready_s", "repeated_bytes", "served",
+        "shares_link", "uncredited", "uncredited_bytes", "window_bytes",
     )  # fmt: skip
 
     def __init__(self, peer: int, plan: PathPlan, opened_s: float) -> None:
@@ -74,8 +74,10 @@ class Flow:
         self.departed_bytes = 0
         self.repeated_bytes = 0
         self.num_chunks = 0
+        self.halted = False  # the connection's own rate is 0 with no end in sight
         self.ready_s = self.control_s = inf
         self.served = 0.0
+        self.shares_link = path.wan is not None and path.crosses_site
 
     @property
     def idle(self) -> bool:
@@ -111,9 +113,9 @@ class Flow:
         release = self.plan.release
         self.control_s = release(max(self._control[0].stamp_s, self.gate_s)) if self._control else inf
         ready_s = inf
-        if self._repeats:
+        if self._repeats and not self.halted:
             ready_s = max(self._repeats[0][0], self.gate_s)
-        if self._data:
+        if self._data and not self.halted:
             ready_s = min(ready_s, max(self._data[0].stamp_s, self.gate_s, self.pace_s, self._window_opens_s()))
         self.ready_s = min(release(ready_s), self.control_s)
 

@@ -10,12 +10,13 @@ _WRITE: Final = select.EPOLLOUT
 
 
 class Poller:
-    """Calls a handler for each socket that can be read or written.
+    """Calls a handler for each socket that can be read or written; `bell` is the one that other threads ring.
 
     The timeouts of epoll are whole milliseconds, those of select microseconds; so select waits for the epoll object.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bell: socket.socket) -> None:
+        self._bell = bell
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._writers: set[int] = set()
@@ -42,14 +43,20 @@ class Poller:
             self._epoll.unregister(fd)
             self._writers.discard(fd)
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait at most so many real seconds, then call the handlers of all sockets that are ready."""
-        readable, _, _ = select.select((self._epoll,), (), (), max(timeout_s, 0.0))
-        if readable:
-            for fd, _ in self._epoll.poll(0):
-                handler = self._handlers.get(fd)
-                if handler is not None:  # else an earlier handler closed it
-                    handler()
+    def wait(self, timeout_s: float, patience_s: float) -> None:
+        """Wait at most so many real seconds, then call the handlers of all sockets that are ready.
+
+        Waking up is what costs most. So a wait that is no longer than `patience_s` is ended by the bell alone.
+        """
+        timeout_s = max(timeout_s, 0.0)
+        awaited: list[socket.socket | select.epoll] = [self._bell]
+        if timeout_s > patience_s:
+            awaited.append(self._epoll)
+        select.select(awaited, (), (), timeout_s)
+        for fd, _ in self._epoll.poll(0):
+            handler = self._handlers.get(fd)
+            if handler is not None:  # else an earlier handler closed it
+                handler()
 
     def close(self) -> None:
         """Close the epoll object."""

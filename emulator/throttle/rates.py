@@ -86,13 +86,14 @@ class Rate:
             at_s = until_s
         return total
 
-    def first_bit(self, arrival_s: float, num_bytes: float) -> float:
-        """Return when the first of some bytes can begin to pass if the last of them reaches this link at `arrival_s`.
+    def entry(self, begin_s: float, arrival_s: float, num_bytes: float) -> float:
+        """Return when bytes can begin to pass whose first comes in at `begin_s` and whose last at `arrival_s`.
 
-        A link passes bytes on while they come in, so bytes that come no faster than its rate are not delayed.
+        A link passes bytes on while they come in: from `begin_s` on if it is slower than they come, else just late
+        enough that the last can leave when it has come.
         """
         rate = self.at(arrival_s)
-        return arrival_s - num_bytes / rate if rate > 0.0 else arrival_s
+        return max(begin_s, arrival_s - num_bytes / rate) if rate > 0.0 else arrival_s
 
     def _find(self, time_s: float) -> float:
         after = bisect_right(self._times, time_s)

@@ -24,7 +24,7 @@ from emulator.throttle.wire import Wire
 
 _GREETING_REAL_S: Final = 5.0
 _PATIENCE_REAL_S: Final = 0.001
-_IDLE_CREDIT_REAL_S: Final = 0.05
+_IDLE_CREDIT_REAL_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,21 @@ Deliver = Callable[[Delivery], None]
 class _Connection:
     """A connection from a peer that may not have said yet who it is. `credits` wait to be sent back."""
 
-    __slots__ = ("check_s", "credits", "incoming", "link", "nonce", "opened_s", "patience_s", "who")
+    __slots__ = ("check_s", "credits", "incoming", "link", "nonce", "patience_s", "who")
 
     link: Link
 
-    def __init__(self, opened_s: float) -> None:
-        self.opened_s = opened_s
+    def __init__(self, greeted_by_s: float) -> None:
         self.nonce = os.urandom(greeting.NONCE_BYTES)
         self.who: greeting.Who | None = None
         self.incoming = Incoming(-1)
         self.credits: deque[tuple[int, int, float]] = deque()  # message, bytes, run second at which they have passed
-        self.check_s = inf  # when to look whether credits are due
+        self.check_s = greeted_by_s  # afterwards: when to look whether credits are due
         self.patience_s = 0.0  # how long after the fact a credit may leave in reality
 
 
 class Receiving:
-    """Everything that an endpoint receives; only for the I/O thread, but for `counts` and `lateness`.
+    """Everything that an endpoint receives; only for the I/O thread, but for `counts` and the two latenesses.
 
     Chunks are let through the downlink as late as deliveries and credits allow, many at a time.
     """
@@ -98,7 +97,9 @@ class Receiving:
         self._to_self: list[tuple[float, int, Delivery]] = []
         self._checks: list[float] = []  # a heap of moments at which `step` has something to do
         self._num_corrupted = 0
+        self._num_last = 0  # chunks at the downlink that may complete a message
         self.lateness = Lateness()
+        self.frame_lateness = Lateness()
         poller.add(listener, self._accept)
 
     def from_self(self, delivery: Delivery) -> None:
@@ -107,30 +108,31 @@ class Receiving:
 
     def step(self, now_s: float) -> None:
         """Do all that is due: let chunks pass, deliver messages, send credits back."""
-        checks = self._checks
-        while checks and checks[0] <= now_s:
-            heappop(checks)
         while (passed := self._downlink.serve(now_s)) is not None:
             self._take(passed)
         self._deliver_due(now_s)
+        checks = self._checks
+        if not checks or checks[0] > now_s:
+            return
+        while checks and checks[0] <= now_s:
+            heappop(checks)
         for connection in list(self._connections.values()):
             if connection.check_s <= now_s:
                 self._send_credits(connection, now_s)
         for connection in list(self._strangers):
-            if now_s > connection.opened_s + _GREETING_REAL_S / self._clock.dilation:
-                self._ended_with(connection, "no greeting")
+            if now_s >= connection.check_s:
+                connection.link.close()
+                del self._strangers[connection]
 
-    @property
-    def next_step_s(self) -> float:
-        """When `step` has something to do, if no frame comes in before."""
-        at_s = min(self._checks[0] if self._checks else inf, self._downlink.backlog_s(self._clock.now()))
+    def next_step_s(self, now_s: float) -> float:
+        """Return when `step` has something to do, if no frame comes in before."""
+        at_s = self._downlink.backlog_s(now_s) if self._num_last else inf
+        if self._checks:
+            at_s = min(at_s, self._checks[0])
         if self._due:
             at_s = min(at_s, self._due[0][0])
         if self._to_self:
             at_s = min(at_s, self._to_self[0][0])
-        if self._strangers:
-            opened_s = next(iter(self._strangers)).opened_s
-            at_s = min(at_s, opened_s + 2.0 * _GREETING_REAL_S / self._clock.dilation)
         return at_s
 
     def changed(self, now_s: float) -> None:
@@ -167,7 +169,8 @@ class Receiving:
                 sock, _ = self._listener.accept()
             except OSError:  # nobody is there, or no longer
                 return
-            connection = _Connection(self._clock.now())
+            connection = _Connection(self._clock.now() + _GREETING_REAL_S / self._clock.dilation)
+            heappush(self._checks, connection.check_s)
             wire = Wire(sock, self._tls, server_side=True)
             received, broken = partial(self._received, connection), partial(self._ended_with, connection)
             connection.link = Link(self._poller, wire, self._scratch, received, broken)
@@ -184,7 +187,9 @@ class Receiving:
             lane = incoming.take(frame)
             self._downlink.wait(lane)
             chunk = lane.chunks[-1]
-            if chunk.message.received == chunk.message.total:
+            self.frame_lateness.add(max(-self._clock.real_until(chunk.arrival_s), 0.0))
+            self._num_last += chunk.is_last
+            if chunk.is_last:
                 heappush(self._checks, chunk.arrival_s)
             if connection.check_s == inf:
                 connection.check_s = chunk.arrival_s + connection.patience_s
@@ -200,6 +205,7 @@ class Receiving:
                 raise FrameError(f"life {who.life} of peer {who.source} is over")
             self.end(who.source, "replaced by a newer connection")
         del self._strangers[connection]
+        connection.check_s = inf
         connection.who = who
         connection.incoming.source = who.source
         path = self._plan(who.source).at(self._clock.now())
@@ -218,6 +224,7 @@ class Receiving:
         """A chunk has passed the downlink."""
         connection = self._connections[passed.source.source]
         chunk, finish_s = passed.held, passed.finish_s
+        self._num_last -= chunk.is_last
         if not chunk.intact:
             self._num_corrupted += 1
             plan = self._plan(passed.source.source)
@@ -278,6 +285,7 @@ class Receiving:
         self._deliver_due(self._clock.now())
         self._downlink.remove(incoming)
         self._due = deque(entry for entry in self._due if entry[1] is not incoming)
+        self._num_last -= sum(chunk.is_last for lane in incoming.lanes for chunk in lane.chunks)
         incoming.destroy()
         del self._connections[incoming.source]
         self._ended.append(self._count(connection, is_open=False))

@@ -105,6 +105,7 @@ class Report:
     counters: list[Counters]
     cpu_s: float
     num_chunks: int
+    frame_late_s: NDArray[np.float64]
 
     def stamps(self, load: int) -> list[float]:
         """Return when the messages of a load, by its place in the list, came in."""
@@ -192,6 +193,7 @@ def _collect(rehearsal: Rehearsal, clock: PacedClock, pipes: list[Connection], p
     failures: list[Failure] = []
     counters: list[Counters] = []
     cpu_s = 0.0
+    frames_late_s = [np.zeros(1)]
     for pipe in alive:
         while (report := pipe.recv()) is None:
             pass  # that it was done came after its time
@@ -199,10 +201,14 @@ def _collect(rehearsal: Rehearsal, clock: PacedClock, pipes: list[Connection], p
         failures += report[1]
         counters.append(report[2])
         cpu_s += report[3]
+        frames_late_s.append(report[4])
+    for pipe in alive:
+        pipe.send("close")  # only now, so that nobody reports connections that others closed
     for process in processes:
         process.join()
     num_chunks = sum(count.num_chunks for one in counters for count in one.sent)
-    return Report(sorted(arrivals, key=lambda a: a.stamp_s), failures, counters, cpu_s, num_chunks)
+    arrivals.sort(key=lambda arrival: arrival.stamp_s)
+    return Report(arrivals, failures, counters, cpu_s, num_chunks, np.concatenate(frames_late_s))
 
 
 def _play(
@@ -245,14 +251,10 @@ def _play(
     pipe.send(None)
     pipe.recv()
     now = getrusage(RUSAGE_SELF)
-    report = (
-        arrivals,
-        list(failures),
-        endpoint.counters(),
-        now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime,
-    )
+    cpu_s = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    pipe.send((arrivals, list(failures), endpoint.counters(), cpu_s, endpoint.frame_lateness()))
+    pipe.recv()
     endpoint.close()
-    pipe.send(report)
 
 
 def _take_all(

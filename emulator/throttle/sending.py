@@ -108,7 +108,7 @@ class Sending:
 
     def step(self, now_s: float) -> None:
         """Write all frames whose chunks may start within the lead."""
-        horizon_s = now_s + self._lead_s
+        horizon_s = now_s if self._uplink.shares_link else now_s + self._lead_s
         touched: dict[Link, None] = {}
         while (departure := self._uplink.depart(horizon_s)) is not None:
             touched[self._write(departure)] = None
@@ -118,6 +118,8 @@ class Sending:
     @property
     def next_step_s(self) -> float:
         """When `step` has something to do again; somewhat later than possible, so that it has more to do."""
+        if self._uplink.shares_link:
+            return self._uplink.next_start_s
         return self._uplink.next_start_s - _SHARE_OF_LEAD * self._lead_s
 
     def end(self, peer: int, reason: str) -> None:
@@ -160,7 +162,7 @@ class Sending:
         return connection
 
     def _write(self, departure: Departure) -> Link:
-        flow, chunk, departure_s, arrival_s, corrupt = departure
+        flow, chunk, _, begin_s, arrival_s, corrupt = departure
         connection = self._connections[flow.peer]
         message = chunk.message
         body = message.body[chunk.offset : chunk.offset + chunk.num_bytes]
@@ -172,7 +174,7 @@ class Sending:
             message=message.number,
             offset=chunk.offset,
             total=message.total,
-            departure_s=departure_s,
+            begin_s=begin_s,
             arrival_s=arrival_s,
             sent_s=message.stamp_s,
         )

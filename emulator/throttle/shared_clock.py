@@ -50,9 +50,9 @@ class SharedClock:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return finish_s
 
-    def passed(self, arrival_s: float, num_bytes: float) -> float:
-        """Take the link for bytes whose last one reaches it at `arrival_s`; return when that one has passed."""
-        return max(self.reserve(self.rate.first_bit(arrival_s, num_bytes), num_bytes), arrival_s)
+    def passed(self, begin_s: float, arrival_s: float, num_bytes: float) -> float:
+        """Take the link for bytes that reach it from `begin_s` to `arrival_s`; return when the last has passed."""
+        return max(self.reserve(self.rate.entry(begin_s, arrival_s, num_bytes), num_bytes), arrival_s)
 
     def close(self) -> None:
         """Let go of the shared memory in this process; the others keep it."""

@@ -14,17 +14,24 @@ _CHUNKS_PER_MESSAGE: Final = 8
 
 
 class Departure(NamedTuple):
-    """A chunk with its times: `departure_s` when its last bit leaves the uplink, `arrival_s` when that bit arrives."""
+    """A chunk with its times: its last bit leaves the uplink at `departure_s`, and arrives at `arrival_s`.
+
+    `begin_s` is when its first bit arrives, after all that slows it down on the way.
+    """
 
     flow: Flow
     chunk: Chunk
     departure_s: float
+    begin_s: float
     arrival_s: float
     corrupt: bool
 
 
 class Uplink:
     """Gives the uplink to the chunks of several flows, one after the other.
+
+    If `shares_link`, some of them go on over a link that other processes use too. Then chunks must not be chosen ahead
+    of time: whoever looks ahead furthest would get the most.
 
     A chunk starts at max(link free, message enqueued, window open, ...) and the link is free again when its bytes have
     passed at the link's rate: never "now". Of the flows that could start at that moment, those with a control message
@@ -44,10 +51,13 @@ class Uplink:
         self._turn = 0.0
         self._last_arrival_s: dict[Flow, float] = {}
         self.next_start_s = inf
+        self.shares_link = site is not None
 
     def wait(self, flow: Flow) -> None:
         """A flow has something to send, or may send earlier or later than before."""
         flow.refresh()
+        if flow.shares_link:
+            self.shares_link = True
         if flow.idle:
             self._busy.pop(flow, None)
         else:
@@ -59,11 +69,10 @@ class Uplink:
         self._busy.pop(flow, None)
         self._last_arrival_s.pop(flow, None)
 
-    def changed(self, at_s: float) -> None:
-        """The link's rate, or a path, changes at `at_s`: look at everything again."""
+    def changed(self) -> None:
+        """The link's rate, or a path, has changed or will change: look at everything again."""
         for flow in self._busy:
-            if flow.pace_s == inf:
-                flow.pace_s = at_s
+            flow.halted = False
             flow.refresh()
         self.next_start_s = -inf
 
@@ -77,19 +86,22 @@ class Uplink:
             self.next_start_s = start_s
             if flow is None or start_s > horizon_s:
                 return None
+            if flow.plan.release(start_s) > start_s:
+                flow.gate_s = start_s  # the way is blocked
+                flow.refresh()
+                continue
             chunk = flow.take(start_s, self._chunk_bytes)
             finish_s = self.rate.finish(start_s, chunk.num_bytes)
-            if finish_s == inf:
-                flow.untake(chunk)
-                self.next_start_s = inf  # the link stands still until its rate changes
-                return None
             pace_s = self._paced(flow, chunk, start_s)
             closes_s = flow.plan.open_until(start_s)
-            if pace_s < inf and finish_s <= closes_s:
+            if pace_s < inf and finish_s < inf and finish_s <= closes_s:
                 return self._reserve(flow, chunk, start_s, finish_s, pace_s)
             flow.untake(chunk)
+            if finish_s == inf:
+                self.next_start_s = inf  # the link stands still until its rate changes
+                return None
             if pace_s == inf:
-                flow.pace_s = inf
+                flow.halted = True
             else:
                 flow.gate_s = closes_s  # it would leave during the block, so it waits for its end
             flow.refresh()
@@ -131,18 +143,19 @@ class Uplink:
         arrival_s = max(finish_s, pace_s)  # the link itself is free for others meanwhile
         if pace_s > start_s:
             flow.pace_s = max(flow.pace_s, pace_s)
+        lasts_s = arrival_s - start_s
         if path.crosses_site:
             for clock in (self._site, path.wan):
                 if clock is not None:
                     # One chunk of a flow at a time waits for a shared link, so flows, not bytes, share it equally.
-                    arrival_s = clock.passed(arrival_s, num_bytes)
+                    arrival_s = clock.passed(arrival_s - lasts_s, arrival_s, num_bytes)
                     flow.pace_s = max(flow.pace_s, arrival_s)
         arrival_s += path.owd_s + self._mishaps.extra_delay_s(chunk, path)
         arrival_s = max(arrival_s, self._last_arrival_s.get(flow, -inf))
         self._last_arrival_s[flow] = arrival_s
         corrupt = self._mishaps.corrupts(flow.plan.corruption(start_s))
         self.wait(flow)
-        return Departure(flow, chunk, finish_s, arrival_s, corrupt)
+        return Departure(flow, chunk, finish_s, arrival_s - lasts_s, arrival_s, corrupt)
 
     def _chunk_bytes(self, flow: Flow, total: int, start_s: float) -> int:
         """Return how large the chunks of a message should be: 1 ms of the rate, more for a large one, up to 4 ms."""

@@ -81,6 +81,7 @@ def _given_text(name: str) -> bytes | None:
 
 
 def _write_run(job: _Job, folder: Path, console: "Console") -> None:
+    from orionbed import backends
     from orionbed.plan import make_plan
     from orionbed.runs import command_line, git_state, manifest, write_json
     from orionbed.summary import summarise
@@ -90,9 +91,10 @@ def _write_run(job: _Job, folder: Path, console: "Console") -> None:
     seed = job.identity.seed
     plan = make_plan(job.scenario, seed)
     with console.run(plan, job.identity) as progress:
-        result = job.module.run(plan, seed=seed, progress=progress)
+        result = job.module.run(plan, seed=seed, progress=progress, say=console.line)
     console.line("simulating the datacenter baseline")
-    baseline = job.module.simulate_baseline(job.scenario, seed)
+    simulator = backends.load("sim")
+    baseline = simulator.simulate_baseline(job.scenario, seed)
     summary = summarise(result, baseline, git=git_state(), started_at=started_at)
     _add_curve(job, summary, folder, console)
     _add_bands(job, summary, folder, console)
@@ -130,7 +132,7 @@ def _add_curve(job: _Job, summary: dict[str, Any], folder: Path, console: "Conso
     from orionbed.bandwidth_needed import bandwidth_needed
     from orionbed.tables import write_csv
 
-    if not job.scenario.report.uplinks:
+    if not job.scenario.report.uplinks or job.identity.backend != "sim":
         return
     console.line(f"simulating the bandwidth curve at {len(job.scenario.report.uplinks)} uplinks")
     rows = job.module.bandwidth_curve(job.scenario, job.identity.seed, job.jobs)

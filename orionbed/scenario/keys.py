@@ -15,6 +15,12 @@ def field_type(field: FieldInfo) -> Any:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
+@cache
+def names_of(model: type[Block]) -> Mapping[str, str]:
+    """The keys of a block in a file, each with its name in Python; they differ where a key is a word of Python."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
 def annotations(annotation: Any) -> Iterator[Any]:
     """Everything that an annotation and the members of its union carry."""
     if get_origin(annotation) is Annotated:
@@ -58,9 +64,10 @@ def look_up(root: Any, key: str, annotation: Any = None) -> tuple[Any, Any]:
         return root, annotation
     parts = key.split(".")
     if isinstance(root, Block):
-        name = "values" if isinstance(root, Choice) and parts[0] == "choice" else parts[0]
-        if name not in type(root).model_fields:
-            raise KeyError(name)
+        key_here = "values" if isinstance(root, Choice) and parts[0] == "choice" else parts[0]
+        if key_here not in names_of(type(root)):
+            raise KeyError(key_here)
+        name = names_of(type(root))[key_here]
         field = type(root).model_fields[name]
         return look_up(getattr(root, name), ".".join(parts[1:]), field_type(field))
     if isinstance(root, Mapping):
@@ -80,7 +87,7 @@ def all_keys(root: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(root, Constant):
         return
     if isinstance(root, Block):
-        items = [(name, getattr(root, name)) for name in type(root).model_fields]
+        items = [(key, getattr(root, name)) for key, name in names_of(type(root)).items()]
     elif isinstance(root, Mapping):
         items = list(root.items())
     elif isinstance(root, tuple):
@@ -125,8 +132,8 @@ def _is_block(kind: Any) -> bool:
 
 def _children(kind: Any, part: str | int) -> list[Any]:
     if _is_block(kind):
-        field = kind.model_fields.get(part)
-        return members(field_type(field)) if field is not None else []
+        name = names_of(kind).get(str(part))
+        return members(field_type(kind.model_fields[name])) if name is not None else []
     if get_origin(kind) is dict and not str(part).startswith("="):
         return members(get_args(kind)[1])
     if get_origin(kind) in {tuple, list} and isinstance(part, int):

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_origin
 from pydantic import ValidationError
 
 from orionbed.scenario.fields import PATTERNS, Loc, describe
-from orionbed.scenario.keys import blocks_at, kinds_of, types_at
+from orionbed.scenario.keys import blocks_at, kinds_of, names_of, types_at
 from orionbed.scenario.problems import Problem, did_you_mean, listed, nearest
 from orionbed.scenario.tree import Tree
 from orionbed.scenario.yaml_file import resolve
@@ -50,8 +50,8 @@ def find(tree: Tree, loc: Loc) -> tuple[Tree, list[str], list[str]]:
                 continue
             if "kind" in inside and inside["kind"].value == part:
                 continue
-        elif isinstance(inside, list) and isinstance(part, int) and part < len(inside):
-            tree, keys = inside[part], [*keys, str(part)]
+        elif isinstance(inside, list) and str(part).isdecimal() and int(part) < len(inside):
+            tree, keys = inside[int(part)], [*keys, str(part)]
             continue
         if not str(part).startswith("=") and not (isinstance(part, str) and not isinstance(inside, dict)):
             rest.append(str(part))
@@ -96,7 +96,7 @@ class _Reader:
         parent, keys, _ = find(self.tree, loc[:-1])
         name = str(loc[-1])
         blocks = blocks_at(self.root, loc[:-1])
-        text = next((b.model_fields[name].description for b in blocks if name in b.model_fields), None)
+        text = next((b.model_fields[names_of(b)[name]].description for b in blocks if name in names_of(b)), None)
         what = f" ({_lower(text).rstrip('.')})" if text else ""
         return Problem(parent.start, ".".join([*keys, name]), f"is missing; add `{name}`{what}")
 
@@ -105,12 +105,12 @@ class _Reader:
         found, keys, _ = find(self.tree, loc)
         name = str(loc[-1])
         blocks = blocks_at(self.root, loc[:-1])
-        known = [key for block in blocks for key in block.model_fields] + (["extends"] if not keys[:-1] else [])
+        known = [key for block in blocks for key in names_of(block)] + (["extends"] if not keys[:-1] else [])
         chosen = {kind for block in blocks for kind in kinds_of(block)}
         around = blocks_at(
             self.root, loc[:-2] if len(loc) > 1 and str(loc[-2]).removeprefix("=") in chosen else loc[:-1]
         )
-        owners = [kind for block in around for kind in kinds_of(block) if name in block.model_fields]
+        owners = [kind for block in around for kind in kinds_of(block) if name in names_of(block)]
         near = nearest(name, known)
         if owners:
             hint = f"; it belongs to kind {listed(owners)}, remove it or change the kind"
@@ -135,7 +135,7 @@ class _Reader:
         if kind == "unsuitable":
             message = text
         elif kind in _BLOCK_TYPES:
-            known = list(dict.fromkeys(key for block in blocks_at(self.root, loc) for key in block.model_fields))
+            known = list(dict.fromkeys(key for block in blocks_at(self.root, loc) for key in names_of(block)))
             message = f"must be a mapping of `key: value` with the keys {', '.join(known)}, not {describe(given)}"
         elif kind == "literal_error":
             message = _literal(given, context["expected"], self.alternative(loc))

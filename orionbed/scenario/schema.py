@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from orionbed.scenario.emulation import Emulator
+from orionbed.scenario.faults import Faults, FaultsOrList
 from orionbed.scenario.fields import NAME_PATTERN, Block, Listed
 from orionbed.scenario.layout import Batch, Model, Peers, Pipeline
 from orionbed.scenario.network import Network
@@ -30,8 +32,8 @@ class Scenario(Block):
         description="How replicas agree on gradients with a fixed batch per step, or none (default).",
     )
     churn: ChurnOrNone = Field(default="none", description="How peers leave and come back, or none (default).")
-    faults: Annotated[tuple[dict[str, Any], ...], Listed] = Field(
-        default=(), description="Faults to inject, for the backends that can (default none)."
+    faults: FaultsOrList = Field(
+        default=Faults(), description="Faults to inject, for the backends that can: a list, or a block (default none)."
     )
     datacenter: Datacenter = Field(description="The baseline for relative speed.")
     cost: Cost = Field(description="Prices.")
@@ -48,7 +50,7 @@ class Scenario(Block):
     uncertain: dict[str, Any] = Field(
         default={}, description="Dotted key -> the distribution that `run --samples` draws it from, or {choice: [...]}."
     )
-    emulator: dict[str, Any] = Field(default={}, description="Settings of the emulator backend, checked there.")
+    emulator: Emulator = Field(default=Emulator(), description="Settings of the emulator backend.")
     real: dict[str, Any] = Field(default={}, description="Settings of the real backend, checked there.")
 
     def __reduce__(self) -> tuple[Callable[[str], "Scenario"], tuple[str]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from orionbed.scenario import checks, uncertainty
+from orionbed.scenario import checks, fault_checks, uncertainty
 from orionbed.scenario.fields import FROM_FILE
 from orionbed.scenario.keys import field_type
 from orionbed.scenario.messages import problem_at, translate
@@ -30,6 +30,7 @@ def validate(tree: Tree, *, from_file: bool = True) -> Scenario:
         sections = _valid_sections(data, {str(name) for name in wrong}, context)
     problems += [problem_at(tree, issue.loc, issue.message, at_key=issue.at_key) for issue in checks.check(sections)]
     problems += uncertainty.problems(sections, tree)
+    problems += fault_checks.problems(sections, tree)
     problems = [problem for problem in problems if problem.place != NOWHERE]
     if problems or scenario is None:
         raise ScenarioError(problems)

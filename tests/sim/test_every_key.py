@@ -166,7 +166,7 @@ CHANGES: dict[str, Any] = {
     "churn": "none",
     "churn.up": 30.0,
     "churn.down": 9.0,
-    "faults": [{"id": "k1", "kind": "crash"}],
+    "faults.list": [{"id": "k1", "at": "1 min", "kind": "crash", "target": "peer:s01r0"}],
     "datacenter.link": 1e8,
     "datacenter.delay": 0.01,
     "datacenter.recompute": "full",
@@ -233,6 +233,8 @@ ELSEWHERE = {
     "report.horizon": "used by the bandwidth curve, tested with it",
     "provenance": "prose; shown among the assumptions",
     "uncertain": "drawn from by run --samples, tested with it",
+    "faults.seed": "for the backends that inject faults, tested with their resolution",
+    "faults.heal_at": "for the backends that inject faults, tested with their resolution",
     "emulator": "for the emulator backend",
     "real": "for the real backend",
 }
@@ -310,7 +312,7 @@ def test_a_bandwidth_trace_changes_the_result(base: tuple[Scenario, Path], tmp_p
 
 def test_faults_are_said_not_to_be_modelled(base: tuple[Scenario, Path], tmp_path: Path) -> None:
     changed = tmp_path / "changed.yaml"
-    changed.write_text(to_yaml(apply(base[0], {"faults": CHANGES["faults"]})))
+    changed.write_text(to_yaml(apply(base[0], {"faults": CHANGES["faults.list"]})))
     warnings = json.loads(outcome(str(changed)))[0]["warnings"]
     assert any(entry["code"] == "not-modelled" and "faults" in entry["message"] for entry in warnings)
 

@@ -10,7 +10,7 @@ from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, load
 from orionbed.tracing import CAUSE_BENCHED
 from sim.backend import run
-from sim.merging import butterfly_bytes
+from orionbed.butterfly import butterfly_bytes
 
 Make = Callable[..., Scenario]
 SLOW: dict[str, Any] = {"network__uplink": 80e6, "network__downlink": 160e6, "peers__overhead": 1.0}

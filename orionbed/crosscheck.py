@@ -1,0 +1,123 @@
+"""The same scenario on the simulator and on the emulator, held against one another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from orionbed import backends, tracing
+from orionbed.emulation import as_emulated
+from orionbed.plan import Plan, make_plan
+from orionbed.results import RunResult
+from orionbed.runs import with_seed
+from orionbed.scenario import Scenario
+
+TOLERANCES = {"virtual": 0.001, "cpu": 0.25, "paced": 0.03, "queue": 0.05}
+"""Largest accepted difference in throughput, by clock; with the queue-driven schedule of the median of the seeds."""
+COMPUTE = tuple(tracing.KINDS[code] for code in (tracing.KIND_F, tracing.KIND_B, tracing.KIND_I, tracing.KIND_W))
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Both backends' throughput with one seed, micro-batches per second, and whether peers did the same in order."""
+
+    seed: int
+    simulated: float
+    emulated: float
+    same_order: bool | None
+    mean_s: dict[str, tuple[float, float]]
+    void: str
+
+    @property
+    def error(self) -> float:
+        """How much faster the simulator says that it is than it was."""
+        return self.simulated / self.emulated - 1.0 if self.emulated else float("inf")
+
+
+def crosscheck(
+    scenario: Scenario, seeds: list[int], say: Callable[[str], None] | None = None
+) -> tuple[list[Agreement], float]:
+    """Return the agreement with each seed, and the tolerance that the median of their errors is held to."""
+    found = [_once(with_seed(scenario, seed), seed, say) for seed in seeds]
+    kind = "queue" if scenario.pipeline.schedule.kind == "queue" else scenario.emulator.clock
+    return found, TOLERANCES[kind]
+
+
+def median_error(found: list[Agreement]) -> float:
+    """Return the median over the seeds of how far the simulator is off."""
+    return median(one.error for one in found)
+
+
+def _once(scenario: Scenario, seed: int, say: Callable[[str], None] | None) -> Agreement:
+    plan = make_plan(as_emulated(scenario), seed)
+    emulated = backends.load("emulator").run(plan, seed=seed, say=say)
+    options: dict[str, Any] = {} if scenario.emulator.merges is None else {"max_epochs": scenario.emulator.merges}
+    simulated = backends.load("sim").run(plan, seed=seed, **options)
+    speeds = _speeds(plan, simulated, emulated)
+    return Agreement(
+        seed,
+        *speeds,
+        same_order=None if plan.order is None else _same_order(simulated, emulated),
+        mean_s=_means(simulated, emulated),
+        void=emulated.aborted,
+    )
+
+
+def _speeds(plan: Plan, simulated: RunResult, emulated: RunResult) -> tuple[float, float]:
+    """Return micro-batches per second of training, up to as many as both have applied or in phases of equal length."""
+    if not isinstance(plan.scenario.merge, str) or plan.scenario.run.tokens is None:
+        return tuple(result.ledger.applied / result.training_s for result in (simulated, emulated))  # type: ignore[return-value]
+    count = min(len(simulated.applied_s), len(emulated.applied_s))
+    if not count:
+        return 0.0, 0.0
+    return tuple(count / (r.applied_s[count - 1] - r.startup_s) for r in (simulated, emulated))  # type: ignore[return-value]
+
+
+def _operations(result: RunResult) -> dict[int, list[tuple[str, int]]]:
+    """Return what each peer did, in order: kind and micro-batch."""
+    trace = result.trace
+    assert trace is not None
+    wanted = [code for code, name in enumerate(trace.kinds) if name in COMPUTE]
+    rows = trace.select((trace["lane"] == tracing.LANE_COMPUTE) & np.isin(trace["kind"], wanted))
+    order = np.argsort(rows["start_s"], kind="stable")
+    found: dict[int, list[tuple[str, int]]] = {}
+    for row in order.tolist():
+        action = (rows.kinds[int(rows["kind"][row])], int(rows["microbatch"][row]))
+        found.setdefault(int(rows["peer"][row]), []).append(action)
+    return found
+
+
+def _same_order(simulated: RunResult, emulated: RunResult) -> bool:
+    """Whether every peer did the same things in the same order, as far as both runs went."""
+    one, other = _operations(simulated), _operations(emulated)
+    return one.keys() == other.keys() and all(
+        mine[: min(len(mine), len(theirs))] == theirs[: min(len(mine), len(theirs))]
+        for mine, theirs in ((one[peer], other[peer]) for peer in one)
+    )
+
+
+def _means(simulated: RunResult, emulated: RunResult) -> dict[str, tuple[float, float]]:
+    """Return the mean seconds of each class of operation, and of messages, in both runs."""
+    found = {}
+    for name in (*COMPUTE, "receive"):
+        pair = tuple(_mean(result, name) for result in (simulated, emulated))
+        if all(pair):
+            found[name] = (pair[0], pair[1])
+    return found
+
+
+def _mean(result: RunResult, name: str) -> float:
+    trace = result.trace
+    assert trace is not None
+    rows = trace["kind"] == trace.kinds.index(name)
+    return float((trace["end_s"][rows] - trace["start_s"][rows]).mean()) if rows.any() else 0.0
+
+
+def with_clock(scenario: Scenario, clock: str) -> Scenario:
+    """Return the scenario on another clock of the emulator."""
+    block = scenario.emulator.model_copy(update={"clock": clock})
+    return scenario.model_copy(update={"emulator": block})
+
+
