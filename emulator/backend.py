@@ -8,9 +8,10 @@ from typing import Any
 
 from emulator.coordinator import Coordinator
 from emulator.honesty import emulation_block, not_modelled, refuse
+from emulator.inspection import inspect
 from emulator.orchestra import Orchestra
 from emulator.outcome import Outcome
-from emulator.supervisor import RunAborted, Supervisor
+from emulator.supervisor import AbortedRunError, Supervisor
 from orionbed.emulation import as_emulated
 from orionbed.plan import Plan, make_plan
 from orionbed.results import RunResult
@@ -61,11 +62,13 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
             say(f"a second of the run takes {scales.time_dilation:g} s here; bytes / {scales.payload_scale:.4g}")
         try:
             end_s = await conductor.run()
-        except RunAborted as error:
+        except AbortedRunError as error:
             aborted = str(error)
             end_s = supervisor.last_s()
     finally:
         await supervisor.close()
+    done = {m.index for m in supervisor.peers if m.final is not None}
+    supervisor.record.close(end_s, done)
     outcome = Outcome(plan, supervisor.record, supervisor.members, end_s)
     result = outcome.result(
         seed=seed,
@@ -76,6 +79,12 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     )
     result.warnings += not_modelled(plan, supervisor.measured)
     result.backend_block = emulation_block(plan, supervisor, result)
+    found = inspect(plan, supervisor.record, supervisor.members, conductor.faults, end_s)
+    result.backend_block["audit"] = found.as_json()
+    result.faults = conductor.fault_rows(end_s)
+    if not found.ok and not result.aborted:
+        broken = next(rule for rule in found.rules if not rule.ok)
+        result.aborted = f"void: the ledger breaks rule {broken.rule} ({broken.text}): {broken.violations[0]}"
     return result
 
 

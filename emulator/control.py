@@ -6,9 +6,10 @@ can say what a peer did, and nothing else.
 
 import asyncio
 import json
-import socket
 import struct
 from typing import Any, Final
+
+from emulator.stream import Stream
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 _LENGTH: Final = struct.Struct("!I")
@@ -31,24 +32,24 @@ def decoded(body: bytes) -> Message:
     """Return the message of a frame's body. Raises ControlError."""
     try:
         message = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ControlError("what came is no JSON") from None
     if not isinstance(message, dict) or not isinstance(message.get("t"), str):
         raise ControlError("what came is no message: it has no type")
     return message
 
 
-def _length(head: bytes) -> int:
+def _length(head: bytes, most: int = MOST_BYTES) -> int:
     (length,) = _LENGTH.unpack(head)
-    if length > MOST_BYTES:
-        raise ControlError(f"a message of {length} bytes was announced, {MOST_BYTES} is the most")
+    if length > most:
+        raise ControlError(f"a message of {length} bytes was announced, {most} is the most")
     return int(length)
 
 
-async def read(reader: asyncio.StreamReader) -> Message:
-    """Read one message. Raises ControlError when the other end is gone."""
+async def read(reader: asyncio.StreamReader, most: int = MOST_BYTES) -> Message:
+    """Read one message of at most so many bytes. Raises ControlError when the other end is gone."""
     try:
-        return decoded(await reader.readexactly(_length(await reader.readexactly(_LENGTH.size))))
+        return decoded(await reader.readexactly(_length(await reader.readexactly(_LENGTH.size), most)))
     except (asyncio.IncompleteReadError, OSError) as error:
         raise ControlError(str(error) or "the other end is gone") from None
 
@@ -56,7 +57,7 @@ async def read(reader: asyncio.StreamReader) -> Message:
 class Channel:
     """A blocking end of the protocol, for peers. Not thread-safe but for one reader beside one writer."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Stream) -> None:
         self.socket = connection
 
     def fileno(self) -> int:

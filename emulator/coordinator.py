@@ -7,12 +7,14 @@ however busy the machine is.
 import asyncio
 from collections.abc import Callable
 from math import ceil, inf
+from typing import Any
 
 from emulator.control import Message
 from emulator.fluid import Fluid
 from emulator.members import Member
 from emulator.routes import make_fluid
-from emulator.supervisor import RunAborted, Supervisor
+from emulator.supervisor import AbortedRunError, Supervisor
+from orionbed.faults import ResolvedFault
 from orionbed.results import Epoch
 
 ANSWER_WITHIN_S = 120.0
@@ -24,6 +26,7 @@ class Coordinator:
     def __init__(self, supervisor: Supervisor, progress: Callable[[float, int, int | None], None] | None) -> None:
         self.supervisor = supervisor
         self.num_missed = 0
+        self.faults: tuple[ResolvedFault, ...] = ()
         self._plan = supervisor.plan
         self._record = supervisor.record
         self._progress = progress
@@ -31,6 +34,10 @@ class Coordinator:
         self._next_s = dict.fromkeys(range(len(supervisor.peers)), inf)
         self._answers: dict[int, asyncio.Future[Message]] = {}
         supervisor.on_message = self._hear
+
+    def fault_rows(self, end_s: float) -> list[dict[str, Any]]:  # noqa: ARG002
+        """There are no faults in virtual time."""
+        return []
 
     async def run(self) -> float:
         """Go through the run; return the second at which it ended."""
@@ -49,7 +56,7 @@ class Coordinator:
                 now_s = end_s
                 break
             if at_s == inf:
-                raise RunAborted(f"nothing more would happen after {now_s:.6g} s: the peers wait for one another")
+                raise AbortedRunError(f"nothing more would happen after {now_s:.6g} s: the peers wait for one another")
             now_s = at_s
             await self._happen(peer, at_s)
             if self._progress is not None:
@@ -78,7 +85,7 @@ class Coordinator:
         if self.supervisor.failure in done:
             self.supervisor.failure.result()
         if answer not in done:
-            raise RunAborted(f"{self._plan.peers[member.index].name} did not answer within {ANSWER_WITHIN_S:g} s")
+            raise AbortedRunError(f"{self._plan.peers[member.index].name} did not answer within {ANSWER_WITHIN_S:g} s")
         said = answer.result()
         self._next_s[member.index] = inf if said["next_s"] is None else said["next_s"]
         for target, number, num_bytes, _ in said["sent"]:

@@ -54,7 +54,7 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "not-modelled",
                 "network.transport.synchronous is not emulated: messages are asynchronous",
                 "compare with the simulator only with synchronous: false",
-            )  # fmt: skip
+            )
         )
     if boundary.kind not in {"none", "resbm"}:
         what = "a ResBM of the same width" if isinstance(boundary, BottleneckBoundary) else "the whole tensor"
@@ -71,7 +71,7 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "small-model",
                 f"at width {scenario.emulator.width} Python costs more than the arithmetic",
                 f"read no processor times from this run; emulator.width {NOISE_WIDTH} or more gives meaningful ones",
-            )  # fmt: skip
+            )
         )
     if scenario.emulator.clock == "cpu":
         shortest_s = min((seconds for kind, seconds in measured.items() if kind != "STEP"), default=1.0)

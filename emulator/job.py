@@ -4,8 +4,10 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from emulator.disk import Disk
 from emulator.throttle.rates import Rate
 from emulator.throttle.shared_clock import SharedClock
+from emulator.tls import Tls
 from orionbed.emulation import model_shape
 from orionbed.faults import ResolvedFault, resolve
 from orionbed.hops import bytes_per_s_per_bps
@@ -16,7 +18,10 @@ from orionbed.training.shape import ModelShape
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One emulation. `control` is where the supervisor listens, `token` what opens its door."""
+    """One emulation. `control` is where the supervisor listens, `token` what opens its door.
+
+    `host` is the address on which peers listen, `tls` how they speak with other machines, if there are any.
+    """
 
     plan: Plan
     seed: int
@@ -26,7 +31,9 @@ class Job:
     end_s: float | None
     faults: tuple[ResolvedFault, ...]
     shared: dict[tuple[str | int, ...], SharedClock] = field(default_factory=dict)
+    disks: dict[int, Disk] = field(default_factory=dict)
     host: str = "127.0.0.1"
+    tls: Tls | None = None
 
     @classmethod
     def from_order(cls, order: dict[str, Any]) -> "Job":
@@ -41,11 +48,21 @@ class Job:
             token=order["token"],
             end_s=order["end_s"],
             faults=resolve(plan, order["seed"], end_s=order["end_s"]),
+            host=order.get("host", "127.0.0.1"),
+            tls=Tls.from_order(order.get("tls")),
         )
 
     def scaled(self, payload_scale: float) -> "Job":
-        """Return the job with the links that peers share, now that it is known how bytes are scaled."""
-        return replace(self, shared=shared_clocks(self.plan, payload_scale))
+        """Return the job with the links and disks that outlive a process, now that it is known how bytes are scaled."""
+        disks = {peer: Disk() for peer in self.with_disks()}
+        return replace(self, shared=shared_clocks(self.plan, payload_scale), disks=disks)
+
+    def with_disks(self) -> set[int]:
+        """Return the peers that keep states on disk: for such a crash, and with churn all those of pipelines."""
+        if self.plan.order is not None and not isinstance(self.plan.scenario.churn, str):
+            return {peer.index for peer in self.plan.peers}
+        crashes = [fault for fault in self.faults if fault.kind == "crash"]
+        return {peer for fault in crashes if fault.parameters.get("state") == "disk" for peer in fault.peers}
 
     def site_clock(self, direction: str, index: int) -> SharedClock | None:
         """Return the clock of the link that a peer's site shares, where it has a limit."""

@@ -22,10 +22,10 @@ LEAST_CHUNK_BYTES = 64
 MOST_CHUNK_BYTES = 64 * 1024
 
 
-def make_endpoint(
-    job: Job, index: int, life: int, clock: PacedClock, scales: Scales, deliver: Any, failed: Any, tls: Any = None
+def make_endpoint(  # noqa: PLR0917  (each is something else, and there is one caller)
+    job: Job, index: int, life: int, clock: PacedClock, scales: Scales, deliver: Any, failed: Any
 ) -> Endpoint:
-    """Return the end of the network of a peer, or of the store. Bytes, rates and windows are those of the plan, scaled."""
+    """Return the end of the network of a peer, or of the store; bytes, rates and windows scaled down."""
     ways = Ways(job.plan, job.seed)
     scale = scales.payload_scale
     is_store = index == job.store
@@ -47,8 +47,8 @@ def make_endpoint(
         host=job.host,
         site_out=job.site_clock("out", index),
         site_in=job.site_clock("in", index),
-        server_tls=None if tls is None else tls[0],
-        client_tls=None if tls is None else tls[1],
+        server_tls=None if job.tls is None else job.tls.server,
+        client_tls=None if job.tls is None else job.tls.client,
     )
     _announce(job.faults, job, index, endpoint, scale)
     return endpoint
@@ -104,7 +104,7 @@ def _announce(faults: tuple[ResolvedFault, ...], job: Job, index: int, endpoint:
                 _announce_pair(touching, job, index, peer, at_s, endpoint, scale)
 
 
-def _announce_pair(
+def _announce_pair(  # noqa: PLR0917
     faults: tuple[ResolvedFault, ...], job: Job, index: int, peer: int, at_s: float, endpoint: Endpoint, scale: float
 ) -> None:
     state, before = (link_state(faults, index, peer, second) for second in (at_s, _before(faults, at_s)))

@@ -2,24 +2,28 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emulator import control
 from emulator.control import ControlError, Message
+from emulator.stream import keep_alive
 
 Status = Literal["starting", "up", "training", "merging", "benched", "down"]
 HELLO_WITHIN_S = 10.0
+HELLO_MOST_BYTES = 16 * 1024
+Other = Callable[[Message, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One participant: a peer, or the store. `life` counts how often it was started again."""
+    """One participant: a peer, or the store. `life` counts how often it was started again; host 0 is this machine."""
 
     index: int
     role: str
     life: int = 0
+    host: int = 0
     status: Status = "starting"
     pid: int = 0
     address: list[Any] | None = None
@@ -28,6 +32,7 @@ class Member:
     up: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
+    not_served: asyncio.Event = field(default_factory=asyncio.Event)
     final: Message | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     last_at_s: float = 0.0
@@ -47,20 +52,37 @@ class Member:
             self.writer.write(control.encoded(message))
 
 
+def certified(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other end has shown a certificate, which TLS has then found good."""
+    return bool(writer.get_extra_info("peercert"))
+
+
 class Door:
-    """Listens for participants and lets in those that know the token and are expected."""
+    """Listens for participants and lets in those that know the token and are expected.
+
+    With TLS they must have a certificate as well. Whoever begins with anything but a hello is left to `other`.
+    """
 
     def __init__(
-        self, token: str, expected: Callable[[Message], Member | None], hear: Callable[[Member, Message], None]
+        self,
+        token: str,
+        expected: Callable[[Message], Member | None],
+        hear: Callable[[Member, Message], None],
+        other: Other | None = None,
     ) -> None:
-        self._token, self._expected, self._hear = token, expected, hear
+        self._token, self._expected, self._hear, self._other = token, expected, hear, other
+        self._encrypted = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def open(self, host: str, port: int = 0, ssl: Any = None) -> tuple[str, int]:
         """Listen; return where."""
-        self._server = await asyncio.start_server(self._enter, host, port, ssl=ssl, limit=1 << 20, backlog=512)
+        self._encrypted = ssl is not None
+        patience = {"ssl_handshake_timeout": HELLO_WITHIN_S} if self._encrypted else {}
+        self._server = await asyncio.start_server(
+            self._enter, host, port, ssl=ssl, limit=1 << 20, backlog=512, **patience
+        )
         name = self._server.sockets[0].getsockname()
         return str(name[0]), int(name[1])
 
@@ -70,10 +92,15 @@ class Door:
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            hello = await asyncio.wait_for(control.read(reader), HELLO_WITHIN_S)
-            member = self._admitted(hello)
+            hello = await asyncio.wait_for(control.read(reader, HELLO_MOST_BYTES), HELLO_WITHIN_S)
+            if self._other is not None and hello["t"] != "hello":
+                await self._other(hello, reader, writer)
+                return
+            member = self._admitted(hello) if certified(writer) or not self._encrypted else None
             if member is None:
                 return
+            if self._encrypted:
+                keep_alive(writer.get_extra_info("socket"))
             member.writer = writer
             member.arrived.set()
             life = member.life
@@ -89,7 +116,7 @@ class Door:
             writer.close()
 
     def _admitted(self, hello: Message) -> Member | None:
-        known = hmac.compare_digest(str(hello.get("token", "")), self._token)
+        known = hmac.compare_digest(str(hello.get("token", "")).encode(errors="replace"), self._token.encode())
         return self._expected(hello) if known and hello["t"] == "hello" else None
 
     async def close(self) -> None:

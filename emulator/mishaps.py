@@ -1,20 +1,21 @@
 """Peers that leave and come back, by churn or by a fault, for real: a process is killed, stopped, started again."""
 
+from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING
 
-from orionbed.journal import Entry
-
+from emulator.aftermath import Aftermath
 from emulator.members import Member
-from emulator.supervisor import RunAborted
-from orionbed import tracing
-from orionbed.faults import ResolvedFault
-from orionbed.results import Mark
+from emulator.supervisor import AbortedRunError
+from orionbed.faults import ResolvedFault, resolve
+from orionbed.journal import Entry
 from orionbed.streams import Streams
 
 if TYPE_CHECKING:
     from emulator.orchestra import Orchestra
 
-RETRY_FETCH_S = 5.0
+LOOKS_EVERY_REAL_S = 0.02
+BEGIN_IN_REAL_S = 0.1
 
 
 class Mishaps:
@@ -26,18 +27,33 @@ class Mishaps:
         self._plan = orchestra.plan
         self._record = orchestra.record
         self._streams = Streams(self._supervisor.seed)
-        self._left_s: dict[int, float] = {}
-        self.faults: tuple[ResolvedFault, ...] = ()
+        self._halted: set[int] = set()
+        self.faults = resolve(self._plan, self._supervisor.seed, end_s=self._supervisor.end_s)
+        self.aftermath = Aftermath(self._plan, self._record, self.faults)
 
     def start(self) -> None:
         """Let everything come in its time."""
-        block = self._plan.scenario.churn
-        if not isinstance(block, str):
+        if not isinstance(self._plan.scenario.churn, str):
             for peer in self._supervisor.peers:
                 self._orchestra.start(self._churn(peer))
+        for fault in self.faults:
+            if fault.kind == "crash":
+                for index in fault.peers:
+                    self._orchestra.start(self._crash_fault(fault, self._supervisor.members[index]))
+            elif fault.kind == "pause":
+                for index in fault.peers:
+                    self._orchestra.start(self._pause(fault, self._supervisor.members[index]))
+            elif fault.parameters.get("mode") == "reset":
+                self._orchestra.start(self._reset(fault))
 
     def check_recovery(self, now_s: float) -> None:
-        """Abort a run that does not recover from what happened to it."""
+        """Write down which faults are over and done with; AbortedRunError when one is not, in time."""
+        # With merges a benched peer waits for the next training phase, and there is nothing more to be done for it.
+        there = {"training", "merging"} | ({"benched"} if self._plan.scenario.merge != "none" else set())
+        up = {peer.index for peer in self._supervisor.peers if peer.status in there}
+        self.aftermath.check(now_s, up - self._halted, in_training=self._orchestra.in_training)
+
+    # ---------------------------------------------------------------- what comes when
 
     async def _churn(self, peer: Member) -> None:
         """One peer's life: it stays, leaves, is away, and comes back."""
@@ -48,59 +64,167 @@ class Mishaps:
         while True:
             at_s += float(block.up.sample(random, 1)[0])
             await self._supervisor.sleep_until(at_s)
+            away_s = float(block.down.sample(random, 1)[0])
+            if peer.status in {"down", "starting"}:
+                continue
             self.crash(peer, at_s, "")
-            at_s += float(block.down.sample(random, 1)[0])
+            at_s += away_s
             await self._supervisor.sleep_until(at_s)
-            at_s = await self.come_back(peer, at_s)
+            at_s = await self.come_back(peer, at_s, kept=True)
+
+    async def _crash_fault(self, fault: ResolvedFault, peer: Member) -> None:
+        await self._supervisor.sleep_until(fault.start_s)
+        if peer.status in {"down", "starting"}:
+            return
+        self.aftermath.hit(fault.id)
+        self.crash(peer, fault.start_s, fault.id)
+        if isfinite(fault.end_s):
+            await self._supervisor.sleep_until(fault.end_s)
+            await self.come_back(peer, fault.end_s, kept=fault.parameters.get("state") == "disk")
+
+    async def _pause(self, fault: ResolvedFault, peer: Member) -> None:
+        """Stop a process for a while. The peer itself knows by the plan that it will not notice anything meanwhile."""
+        await self._supervisor.sleep_until(fault.start_s)
+        if peer.status in {"down", "starting"}:
+            return
+        self.aftermath.hit(fault.id)
+        life = peer.life
+        self._supervisor.pause(peer, stopped=True)
+        try:
+            await self._supervisor.sleep_until(fault.end_s)
+        finally:
+            if peer.life == life:
+                self._supervisor.pause(peer, stopped=False)
+
+    async def _reset(self, fault: ResolvedFault) -> None:
+        """Reset the connections that a partition severs."""
+        await self._supervisor.sleep_until(fault.start_s)
+        for source, target in fault.pairs:
+            for one, other in ((source, target), (target, source)):
+                self._supervisor.members[one].tell({"t": "cut", "peer": other, "at_s": fault.start_s})
+
+    # ---------------------------------------------------------------- leaving
 
     def crash(self, peer: Member, at_s: float, fault: str) -> None:
         """Kill a peer's process; what only it held is lost."""
         record, orchestra = self._record, self._orchestra
         was = peer.status
-        self._left_s[peer.index] = at_s
         self._supervisor.kill(peer)
         place = self._plan.peers[peer.index]
-        chunk = self._first_chunk(place.stage)
+        base = (peer.index, peer.life, place.stage, place.replica, self._first_chunk(place.stage))
+        record.enter(Entry(at_s, "crashed", *base, detail=fault))
         why = f"peer lost [fault {fault}]" if fault else "peer lost"
-        base = (peer.index, peer.life, place.stage, place.replica, chunk)
-        record.enter(Entry(at_s, "crashed", *base, -1, 0, -1, fault))
-        for number in sorted(record.received.pop(peer.index, set())):
-            if record.is_open(number) and was == "training":
-                record.enter(Entry(at_s, "dropped", *base, number, 0, -1, why))
-        record.lost_life(peer.index, peer.life, at_s)
+        for number in sorted(record.held_by(peer.index, peer.life, was_first=place.stage == 0)):
+            record.enter(Entry(at_s, "dropped", *base, number, detail=why))
         if orchestra.gate is not None:
             orchestra.gate.gone(peer.index, at_s)
+        if self._plan.order is not None and was == "training":
+            self._halt(place.replica)
 
     def _first_chunk(self, stage: int) -> int:
         order = self._plan.order
         return stage if order is None else order.stage_of.index(stage)
 
-    async def come_back(self, peer: Member, at_s: float) -> float:
+    def _pipeline(self, replica: int) -> list[Member]:
+        """Return who gives up a step together: a pipeline, or all of them where they share gradients."""
+        synced = not isinstance(self._plan.scenario.sync, str)
+        return [m for m in self._supervisor.peers if synced or self._plan.peers[m.index].replica == replica]
+
+    def _halt(self, replica: int) -> None:
+        """A pipeline gives up its step and goes back to the last version that all its peers have committed."""
+        members = self._pipeline(replica)
+        version = min(member.version for member in members)
+        steps = 1 + max(member.num_steps for member in members)
+        for member in members:
+            self._halted.add(member.index)
+            member.version = version
+            member.num_steps = steps
+            member.ended.clear()
+            if member.status == "training":
+                member.status = "benched"
+                now_s = self._supervisor.clock.now()
+                member.tell({"t": "give_up", "version": version, "steps": steps, "at_s": now_s})
+
+    # ---------------------------------------------------------------- coming back
+
+    async def come_back(self, peer: Member, at_s: float, *, kept: bool) -> float:
         """Start a peer again and let it join when it can; return the second at which it was up."""
-        await self._supervisor.restart(peer)
-        up_s = max(at_s, self._supervisor.clock.now())
-        self._record.charge(peer.index, peer.life - 1, tracing.CAUSE_DOWN, self._left_s[peer.index], up_s)
-        self._record.marks.append(Mark(self._left_s.pop(peer.index), up_s, "down", peer.index))
+        supervisor = self._supervisor
+        await supervisor.restart(peer)
+        up_s = max(at_s, supervisor.clock.now())
         peer.status = "benched"
-        if isinstance(self._plan.scenario.merge, str):
-            await self._fetch(peer)
+        if self._plan.order is not None:
+            await self._resume(peer, kept=kept)
+        elif isinstance(self._plan.scenario.merge, str):
+            at_s = await (self._restore(peer, None) if kept and self._has_disk(peer) else self._fetch(peer, None))
+            self._orchestra.join(peer, at_s)
         return up_s
 
-    async def _fetch(self, peer: Member) -> None:
-        """Let a peer take the state of another one of its stage, then train."""
+    def _has_disk(self, peer: Member) -> bool:
+        return any(
+            f.kind == "crash" and f.parameters.get("state") == "disk" and peer.index in f.peers for f in self.faults
+        )
+
+    async def _restore(self, peer: Member, version: int | None) -> float:
+        """Let a peer take the state that its machine kept; return when it has it."""
+        peer.fetched.clear()
+        peer.tell({"t": "restore", "version": version, "at_s": self._supervisor.clock.now()})
+        await self._until(peer.fetched.is_set)
+        return peer.last_at_s
+
+    async def _fetch(self, peer: Member, version: int | None) -> float:
+        """Let a peer take the state of another one of its stage; return when it has it."""
         stage = self._plan.peers[peer.index].stage
-        supervisor = self._supervisor
-        while peer.status == "benched":
-            others = [
-                m for m in supervisor.peers if m.status == "training" and self._plan.peers[m.index].stage == stage
+        while True:
+            holders = [
+                other
+                for other in self._supervisor.peers
+                if self._plan.peers[other.index].stage == stage
+                and other is not peer
+                and (other.status == "training" or (version is not None and other.status == "benched"))
             ]
-            if not others:
-                raise RunAborted(f"stage {stage} has no peer left: what it had learnt is lost")
+            if not holders:
+                raise AbortedRunError(
+                    f"stage {stage} has no other peer to take its state from: what it had learnt is lost"
+                )
             peer.fetched.clear()
-            peer.tell({"t": "fetch", "peer": others[0].index, "at_s": supervisor.clock.now()})
-            life = peer.life
-            while not peer.fetched.is_set() and others[0].status == "training" and peer.status == "benched":
-                await supervisor.sleep_until(supervisor.clock.now() + 0.02 / supervisor.clock.dilation)
-            if peer.fetched.is_set() and peer.life == life:
-                self._orchestra.join(peer, peer.last_at_s)
-                return
+            peer.not_served.clear()
+            holder, life = holders[0], holders[0].life
+            now_s = self._supervisor.clock.now()
+            peer.tell({"t": "fetch", "peer": holder.index, "version": version, "at_s": now_s})
+            await self._until(
+                lambda peer=peer, holder=holder, life=life: (  # type: ignore[misc]
+                    peer.fetched.is_set() or peer.not_served.is_set() or holder.life != life or holder.status == "down"
+                )
+            )
+            if peer.fetched.is_set():
+                return peer.last_at_s
+
+    async def _resume(self, peer: Member, *, kept: bool) -> None:
+        """Bring a pipeline back: the peer takes the version that the others are at, then all begin anew."""
+        members = self._pipeline(self._plan.peers[peer.index].replica)
+        synced = not isinstance(self._plan.scenario.sync, str)
+        if kept:
+            at_s = await self._restore(peer, peer.version)
+        elif peer.version == 0:
+            at_s = self._supervisor.clock.now()  # everybody begins with the same first weights
+        elif synced and self._plan.num_replicas > 1:
+            at_s = await self._fetch(peer, peer.version)
+        else:
+            name = self._plan.peers[peer.index].name
+            raise AbortedRunError(
+                f"{name} came back empty, and nobody else has its state; use restart state: disk, or replicas with sync"
+            )
+        if any(member.status in {"down", "starting"} for member in members):
+            return  # the last one to come back brings the pipeline back
+        await self._until(lambda: all(m.ended.is_set() or m is peer or m.life for m in members))
+        soon_s = self._supervisor.clock.now() + BEGIN_IN_REAL_S / self._supervisor.clock.dilation
+        at_s = max(at_s, soon_s)
+        for member in members:
+            self._halted.discard(member.index)
+            self._orchestra.resume(member, at_s)
+
+    async def _until(self, over: Callable[[], bool]) -> None:
+        clock = self._supervisor.clock
+        while not over():
+            await self._supervisor.sleep_until(clock.now() + LOOKS_EVERY_REAL_S / clock.dilation)

@@ -22,7 +22,7 @@ class Nursery:
         self._buffer = b""
         self._ended = asyncio.Event()
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self._zygote = subprocess.Popen(
+        self._zygote = subprocess.Popen(  # noqa: S603  (this very interpreter)
             [sys.executable, "-m", "emulator.zygote", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -9,8 +9,9 @@ from emulator.control import Message
 from emulator.members import Member
 from emulator.mishaps import Mishaps
 from emulator.phases import Gate
-from emulator.supervisor import RunAborted, Supervisor
+from emulator.supervisor import AbortedRunError, Supervisor
 from orionbed.backends import BackendError
+from orionbed.faults import ResolvedFault
 from orionbed.results import Epoch, Mark
 from orionbed.training.merge import PHASES
 
@@ -47,6 +48,15 @@ class Orchestra:
         supervisor.on_message = self._hear
 
     # ---------------------------------------------------------------- the run
+
+    @property
+    def faults(self) -> tuple[ResolvedFault, ...]:
+        """The faults of the run, resolved."""
+        return self.mishaps.faults
+
+    def fault_rows(self, end_s: float) -> list[dict[str, Any]]:
+        """Return a row for each fault: what it hit, what it destroyed, when the run was over it."""
+        return self.mishaps.aftermath.rows(end_s)
 
     async def run(self) -> float:
         """Go through the run; return the second at which it ended."""
@@ -117,12 +127,14 @@ class Orchestra:
         block = self.plan.scenario.merge
         return None if isinstance(block, str) else self._epoch_started_s + block.every
 
-    def _begin(self, member: Member, at_s: float) -> None:
-        """Let a peer join the training phase."""
+    def _begin(self, member: Member, at_s: float, steps: int | None = None) -> None:
+        """Let a peer join the training phase; with a fixed batch all of a pipeline begin at the same step."""
         member.status = "training"
         member.ended.clear()
         command: Message = {"t": "begin", "epoch": self.epoch, "until_s": self._until_s(), "at_s": at_s}
-        if self.plan.order is not None and self.epoch:
+        if steps is not None:
+            command["steps"] = steps
+        elif self.plan.order is not None and self.epoch:
             command["steps"] = max(peer.num_steps for peer in self.supervisor.peers)
         member.tell(command)
 
@@ -130,6 +142,13 @@ class Orchestra:
         """A peer has what it needs to train: let it, now or when the next phase begins."""
         if self.in_training:
             self._begin(member, at_s)
+        else:
+            member.status = "benched"
+
+    def resume(self, member: Member, at_s: float) -> None:
+        """A pipeline that gave up a step begins the next one."""
+        if self.in_training:
+            self._begin(member, at_s, steps=member.num_steps)
         else:
             member.status = "benched"
 
@@ -192,7 +211,7 @@ class Orchestra:
             if peer.ended.is_set() or peer.status != "training":
                 return
             await asyncio.sleep(MARGIN_REAL_S)
-        raise RunAborted(f"{self.plan.peers[peer.index].name} did not end its training phase")
+        raise AbortedRunError(f"{self.plan.peers[peer.index].name} did not end its training phase")
 
     # ---------------------------------------------------------------- what peers say
 
@@ -207,6 +226,12 @@ class Orchestra:
             member.last_at_s = at_s
         elif what == "gave_up":
             member.ended.set()
+            member.last_at_s = at_s
+        elif what == "not_served":
+            self.supervisor.members[message["peer"]].not_served.set()
+        elif what == "nothing_kept":
+            name = self.plan.peers[member.index].name
+            self.supervisor.fail(AbortedRunError(f"{name} came back, and its machine had kept nothing"))
         elif what == "committed":
             pass
         else:

@@ -4,11 +4,11 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
-from orionbed.journal import Entry
 
 from emulator.members import Member
 from emulator.record import Record
 from orionbed import tracing
+from orionbed.journal import Entry
 from orionbed.ledger import Ledger, MicrobatchRecord
 from orionbed.plan import Plan
 from orionbed.results import Floats, RunResult
@@ -198,7 +198,15 @@ class Outcome:
         for span in self._record.spans:
             place = (span.step, peers[span.peer].replica, peers[span.peer].stage, span.peer)
             recorder.add(
-                *place, span.lane, span.kind, span.microbatch // per_pipeline, 0, span.start_s, span.end_s, span.num_bytes, span.cause
+                *place,
+                span.lane,
+                span.kind,
+                span.microbatch // per_pipeline,
+                0,
+                span.start_s,
+                span.end_s,
+                span.num_bytes,
+                span.cause,
             )
         for target, step, source, microbatch, start_s, end_s, num_bytes in self._record.transfers:
             for peer, lane, kind in (
@@ -206,5 +214,7 @@ class Outcome:
                 (target, tracing.LANE_DOWN, tracing.KIND_RECEIVE),
             ):
                 place = (step, peers[peer].replica, peers[peer].stage, peer)
-                recorder.add(*place, lane, kind, microbatch // per_pipeline, 0, start_s, end_s, num_bytes, tracing.CAUSE_NONE)
+                recorder.add(
+                    *place, lane, kind, microbatch // per_pipeline, 0, start_s, end_s, num_bytes, tracing.CAUSE_NONE
+                )
         return recorder.table()

@@ -1,7 +1,6 @@
 """A peer, or the store, in paced time: the machine's clock decides when what is due happens."""
 
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from emulator.headers import packed, unpacked
 from emulator.job import Job
 from emulator.links import make_endpoint
 from emulator.participants import Participant, make_participant
+from emulator.stream import dial
 from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Counters
 from emulator.throttle.endpoint import Delivery, Endpoint
@@ -63,7 +63,7 @@ class Driver:
         self._signal.set()
 
     def listen(self) -> None:
-        """Hear the supervisor's commands, in a thread of their own; without a supervisor there is nothing to live for."""
+        """Hear the supervisor's commands, in a thread of their own; when it is gone, so is this process."""
         try:
             while True:
                 command = self._channel.receive()
@@ -85,13 +85,13 @@ class Driver:
             while self._incoming:
                 at_s, fn, arg = self._incoming.popleft()
                 timeline.at(at_s, fn, arg)
-            next_s = timeline.next_s()
+            next_s = self._participant.awake_s(timeline.next_s())
             wait_s = clock.real_until(next_s) if next_s < inf else inf
             if wait_s > 0.0:
                 self._signal.wait(min(wait_s, IN_SMALL_PARTS_S))
                 self._signal.clear()
                 continue
-            timeline.step()
+            timeline.step(next_s)
             self.late_s.append(-wait_s)
 
 
@@ -100,7 +100,7 @@ def run_paced(job: Job, order: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    channel = Channel(socket.create_connection(job.control))
+    channel = Channel(dial(job.control, job.tls))
     index, life = order["index"], order["life"]
     hello = {"t": "hello", "role": order["role"], "token": job.token, "index": index, "life": life, "pid": os.getpid()}
     channel.send(hello)
@@ -121,7 +121,7 @@ def run_paced(job: Job, order: dict[str, Any]) -> None:
         driver.happen(stamp_s, participant.loop.failed, (peer, unpacked(header), reason))
 
     endpoint = wire.endpoint = make_endpoint(job, index, life, clock, scales, deliver, failed)
-    participant.on_address = endpoint.set_address
+    participant.on_address, participant.on_cut = endpoint.set_address, endpoint.cut
     channel.send({"t": "up", "address": list(endpoint.address)})
     go = channel.receive()
     clock.origin_s = go["origin_s"]
@@ -164,5 +164,5 @@ def _counted(counters: Counters) -> dict[str, Any]:
 def _most(values: list[float], at_most: int = 20_000) -> list[float]:
     """Return the values, evenly thinned out where there are too many, the largest kept."""
     if len(values) > at_most:
-        values = sorted(values)[:: -(-len(values) // at_most)] + [max(values)]
+        values = [*sorted(values)[:: -(-len(values) // at_most)], max(values)]
     return [round(value, 6) for value in values]

@@ -7,7 +7,6 @@ from typing import Any
 
 from emulator.job import Job
 from orionbed import tracing
-from orionbed.fault_effects import compute_factor
 from orionbed.training.compute import Compute
 from orionbed.training.fixed_loop import FixedLoop
 from orionbed.training.loop import Header, PeerLoop, Setup, Transport
@@ -17,6 +16,8 @@ from orionbed.training.reporting import Reporter
 from orionbed.training.store import StoreLoop
 from orionbed.training.timeline import Timeline
 
+SNAPSHOTS_FROM = 1_000_000
+"""Versions of snapshots that peers take by themselves; those that merges make are numbered from 1."""
 Emit = Callable[[dict[str, Any]], None]
 Address = tuple[str, int]
 
@@ -28,12 +29,17 @@ class Participant:
 
     def __init__(self) -> None:
         self.on_address: Callable[[int, Address | None], None] = lambda _peer, _address: None
+        self.on_cut: Callable[[int, str], None] = lambda _peer, _reason: None
 
     @property
     def timeline(self) -> Timeline:
         """The loop's events."""
         found: Timeline = self.loop.timeline
         return found
+
+    def awake_s(self, at_s: float) -> float:
+        """Return when the participant takes note of what happens at `at_s`."""
+        return at_s
 
     def started(self, at_s: float) -> None:
         """The participant is up, at a second of the run."""
@@ -43,6 +49,8 @@ class Participant:
         if command["t"] == "address":
             to = command["to"]
             self.on_address(command["peer"], None if to is None else (to[0], to[1]))
+        elif command["t"] == "cut":
+            self.on_cut(command["peer"], "connection reset")
 
     def close(self, at_s: float | None) -> None:
         """The run is over."""
@@ -80,18 +88,29 @@ class PeerParticipant(Participant):
             fused_last=plan.order is None,
         )  # fmt: skip
         setup = Setup(
-            plan, index, life, job.seed, measured=block.clock == "cpu",
-            slowdown=lambda at_s: compute_factor(job.faults, index, at_s),
+            plan, index, life, job.seed, measured=block.clock == "cpu", deferred=block.clock == "virtual",
+            faults=job.faults,
         )  # fmt: skip
         reporter = Reporter(index, life, me.stage, me.replica, emit)
         make = QueueLoop if plan.order is None else FixedLoop
         self.loop: PeerLoop = make(setup, transport, reporter, compute)
         self.loop.on_command = emit
         self._life = life
+        self._disk = job.disks.get(index)
+        if isinstance(self.loop, FixedLoop):
+            self.loop.on_state = self._keep
+            if life == 0:
+                self._keep(0, compute.worker.state())
+        elif self._disk is not None:
+            self.loop.stepped = lambda: self._keep(*self._snapshot())  # type: ignore[method-assign]
         self._transport = transport
         self.merge = PeerMerge(self.loop, job.store)
+        self._failed, self.loop.failed = self.loop.failed, self._on_failed  # type: ignore[method-assign]
         self._arrive = self.loop.on_other
         self.loop.on_other = self._on_other  # type: ignore[method-assign]
+
+    def awake_s(self, at_s: float) -> float:
+        return self.loop.ailments.awake_s(at_s) if self.loop.ailments.pauses_s else at_s
 
     def started(self, at_s: float) -> None:
         self.loop.account.accounted_s = at_s
@@ -103,12 +122,14 @@ class PeerParticipant(Participant):
     def command(self, command: dict[str, Any]) -> None:
         loop, what = self.loop, command["t"]
         if what == "begin":
-            if "steps" in command:
-                loop.policy.num_steps = command["steps"]
+            if "steps" in command and isinstance(loop, FixedLoop):
+                loop.begin_at(command["steps"])
             until_s = command["until_s"]
             loop.begin(command["epoch"], inf if until_s is None else until_s)
         elif what == "phase":
             self.merge.begin(command)
+        elif what == "restore":
+            self._restore(command.get("version"))
         elif what == "fetch":
             self._transport.send(
                 command["peer"], {"k": "Q", "version": command.get("version")}, b"", 0.0, loop.now_s, control=True
@@ -118,7 +139,18 @@ class PeerParticipant(Participant):
             loop.give_up_step(command["version"], command["steps"])
             loop.tell({"t": "gave_up"})
         else:
+            if what == "address" and isinstance(loop, QueueLoop):
+                (loop.gone.add if command["to"] is None else loop.gone.discard)(command["peer"])
             super().command(command)
+
+    def _restore(self, version: int | None) -> None:
+        """Take over the state that this machine kept."""
+        found = None if self._disk is None else self._disk.read(version)
+        if found is None:
+            self.loop.tell({"t": "nothing_kept"})
+        else:
+            self._adopt(*found)
+            self.loop.tell({"t": "fetched"})
 
     def _on_other(self, header: Header, body: bytes) -> None:
         loop = self.loop
@@ -132,33 +164,56 @@ class PeerParticipant(Participant):
             self._arrive(header, body)
         loop.reporter.flush(loop.account, loop.status)
 
+    def _on_failed(self, what: tuple[int, Header, str]) -> None:
+        """A message could not be delivered; one that brings a state, or asks for it, has to be sent anew by somebody."""
+        target, header, _ = what
+        if header["k"] in {"Q", "T"}:
+            self.loop.tell({"t": "not_served", "peer": self.loop.me.index if header["k"] == "Q" else target})
+        else:
+            self._failed(what)
+
     def _serve(self, header: Header) -> None:
         """Send this peer's state to one that comes back."""
         loop = self.loop
-        version = header["version"]
         if isinstance(loop, FixedLoop):
-            version = loop.version if version is None else version
+            version = loop.version if header["version"] is None else header["version"]
             state = loop.state_of(version)
         else:
-            version, state = loop.epoch, loop.compute.worker.state()
+            version, state = self._snapshot()
         size = float(loop.plan.stages[loop.stage].weight_bytes)
         self._transport.send(header["from"], {"k": "T", "version": version}, state, size, loop.now_s)
 
+    def _snapshot(self) -> tuple[int, bytes]:
+        """Return this peer's state as it is, under a version of its own."""
+        loop = self.loop
+        version = SNAPSHOTS_FROM + round(1000.0 * loop.now_s) * loop.plan.num_replicas + loop.replica
+        loop.reporter.journal(
+            loop.now_s, "committed", chunk=loop.stage, step=version, detail=loop.compute.worker.state_hash()
+        )
+        return version, loop.compute.worker.state()
+
     def _take_state(self, header: Header, body: bytes) -> None:
         loop = self.loop
-        if isinstance(loop, FixedLoop):
-            loop.adopt(header["version"], body)
-        else:
-            loop.compute.worker.load_state(body)
-            loop.reporter.journal(
-                loop.now_s, "adopted", chunk=loop.stage, step=header["version"],
-                detail=loop.compute.worker.state_hash(),
-            )  # fmt: skip
+        self._adopt(header["version"], body)
         loop.reporter.span(
             tracing.LANE_MERGE, tracing.KIND_DOWNLOAD, tracing.CAUSE_BENCHED, -1, (header["sent"], loop.now_s),
             header["plan_bytes"],
         )  # fmt: skip
         loop.tell({"t": "fetched"})
+
+    def _adopt(self, version: int, state: bytes) -> None:
+        loop = self.loop
+        if isinstance(loop, FixedLoop):
+            loop.adopt(version, state)
+            return
+        loop.compute.worker.load_state(state)
+        loop.reporter.journal(
+            loop.now_s, "adopted", chunk=loop.stage, step=version, detail=loop.compute.worker.state_hash()
+        )
+
+    def _keep(self, version: int, state: bytes) -> None:
+        if self._disk is not None:
+            self._disk.write(version, state)
 
     def close(self, at_s: float | None) -> None:
         self.loop.close(self.loop.now_s if at_s is None else at_s)

@@ -4,9 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from orionbed.journal import Entry
-
 from orionbed import tracing
+from orionbed.journal import Entry
 from orionbed.results import Epoch, Mark
 from orionbed.tracing import CAUSES
 
@@ -48,9 +47,14 @@ class Record:
         self.marks: list[Mark] = []
         self.epochs: list[Epoch] = []
         self.applied = 0
-        self.last_applied_s = 0.0
         self.losses: list[tuple[float, int, float]] = []
-        self.received: dict[int, set[int]] = defaultdict(set)
+        self.failures: list[tuple[int, int, float, float]] = []
+        self._crashed_s: dict[int, float] = {}
+        self._created_s: dict[int, float] = {}
+        self._last_created_applied_s = -1.0
+        # (peer, life) -> micro-batches that came to it or were made there, and did not leave again
+        self._held: dict[tuple[int, int], set[int]] = defaultdict(set)
+        self._made: dict[tuple[int, int], set[int]] = defaultdict(set)
         self._num_chunks = num_chunks
         self._uses: dict[int, int] = defaultdict(int)
         self._decided: set[int] = set()
@@ -62,7 +66,9 @@ class Record:
         life.doing = message["doing"]
         for step, source, microbatch, start_s, end_s, num_bytes in message["transfers"]:
             self.transfers.append((peer, step, source, microbatch, start_s, end_s, num_bytes))
-            self.received[peer].add(microbatch)
+            self._held[peer, message["life"]].add(microbatch)
+        for target, at_s, num_bytes in message["failures"]:
+            self.failures.append((peer, target, at_s, num_bytes))
         for row in message["entries"]:
             self.enter(Entry(*row))
         for step, lane, kind, microbatch, _, start_s, end_s, num_bytes, cause in message["spans"]:
@@ -79,17 +85,40 @@ class Record:
             if self._uses[entry.microbatch] == self._num_chunks and entry.microbatch not in self._decided:
                 self._decided.add(entry.microbatch)
                 self.applied += 1
-                self.last_applied_s = max(self.last_applied_s, entry.at_s)
+                made_s = self._created_s.get(entry.microbatch, 0.0)
+                self._last_created_applied_s = max(self._last_created_applied_s, made_s)
         elif entry.event == "created":
-            self.received[entry.peer].add(entry.microbatch)
+            self._created_s[entry.microbatch] = entry.at_s
+            self._held[entry.peer, entry.life].add(entry.microbatch)
+            self._made[entry.peer, entry.life].add(entry.microbatch)
         elif entry.event in {"forward", "backward"}:
-            self.received[entry.peer].discard(entry.microbatch)
+            self._held[entry.peer, entry.life].discard(entry.microbatch)
         elif entry.event == "dropped":
             self._decided.add(entry.microbatch)
+        elif entry.event == "crashed":
+            self._crashed_s[entry.peer] = entry.at_s
+            self.lost_life(entry.peer, entry.life, entry.at_s)
+        elif entry.event == "returned":
+            self._away(entry.peer, entry.life - 1, entry.at_s)
+        elif entry.event == "retried":
+            self._decided.discard(entry.microbatch)
 
-    def is_open(self, microbatch: int) -> bool:
-        """Whether a micro-batch has been neither applied nor dropped."""
-        return microbatch not in self._decided
+    def applied_since(self, at_s: float) -> bool:
+        """Whether a micro-batch has been applied that was created after a second of the run."""
+        return self._last_created_applied_s >= at_s
+
+    def held_by(self, peer: int, life: int, *, was_first: bool) -> set[int]:
+        """Return the undecided micro-batches that are lost with a peer: queued there, or made there."""
+        found = self._held.pop((peer, life), set()) | (self._made[peer, life] if was_first else set())
+        return found - self._decided
+
+    def failed_bytes(self, peers: set[int], pairs: set[tuple[int, int]], from_s: float, to_s: float) -> float:
+        """Return the bytes of messages to these peers or on these ways that could not be delivered in that time."""
+        return sum(
+            num_bytes
+            for source, target, at_s, num_bytes in self.failures
+            if from_s <= at_s <= to_s and (target in peers or (source, target) in pairs)
+        )
 
     def lost_life(self, peer: int, life: int, at_s: float) -> None:
         """A peer's life ended at `at_s`: what it did not account for any more was in vain."""
@@ -98,7 +127,17 @@ class Record:
             lost.cause_s[GONE.get(lost.doing, tracing.CAUSE_BENCHED)] += at_s - lost.accounted_s
             lost.accounted_s = at_s
 
-    def charge(self, peer: int, life: int, cause: int, start_s: float, end_s: float) -> None:
-        """Charge a peer's time while no process of it lived."""
-        if end_s > start_s:
-            self.lives[peer, life].cause_s[cause] += end_s - start_s
+    def _away(self, peer: int, life: int, until_s: float) -> None:
+        """Charge the time during which no process of a peer lived."""
+        since_s = self._crashed_s.pop(peer)
+        lost = self.lives[peer, life]
+        lost.cause_s[tracing.CAUSE_DOWN] += until_s - since_s
+        self.marks.append(Mark(since_s, until_s, "down", peer))
+
+    def close(self, end_s: float, finished: set[int]) -> None:
+        """Account for all time to the end of the run, also of those who are away or could not tell any more."""
+        for peer in list(self._crashed_s):
+            self._away(peer, max(life for index, life in self.lives if index == peer), end_s)
+            finished = finished | {peer}
+        for peer in {index for index, _ in self.lives} - finished:
+            self.lost_life(peer, max(life for index, life in self.lives if index == peer), end_s)

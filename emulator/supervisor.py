@@ -24,7 +24,7 @@ FINAL_WITHIN_S = 60.0
 BEGINS_IN_S = 0.5
 
 
-class RunAborted(Exception):
+class AbortedRunError(Exception):
     """The run cannot go on; the message says why. What there is of it is kept."""
 
 
@@ -45,7 +45,7 @@ class Supervisor:
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
         self.on_exit: Callable[[Member, int], None] = self._unexpected
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._end_s = end_s
+        self.end_s = end_s
         self._token = secrets.token_hex(16)
         self._by_pid: dict[int, tuple[Member, int]] = {}
         self._door = Door(self._token, self._expected, self._hear)
@@ -67,7 +67,7 @@ class Supervisor:
         host, port = await self._door.open("127.0.0.1")
         scenario = self.plan.scenario.model_dump_json()
         order = {"t": "job", "scenario": scenario, "seed": self.seed, "control": [host, port], "token": self._token}
-        self._nursery.order(order | {"end_s": self._end_s})
+        self._nursery.order(order | {"end_s": self.end_s})
         await self._within(self._prepared.wait(), START_WITHIN_S, "the process that peers are forked from")
         await self._choose_scales()
         for member in self.members:
@@ -170,7 +170,7 @@ class Supervisor:
     def _unexpected(self, member: Member, status: int) -> None:
         name = "the store" if member.role == "store" else self.plan.peers[member.index].name
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self.fail(RunAborted(f"{name} {how}, which no fault of the scenario asked for"))
+        self.fail(AbortedRunError(f"{name} {how}, which no fault of the scenario asked for"))
 
     def fail(self, error: Exception) -> None:
         """End the run with an error."""

@@ -68,11 +68,13 @@ def _once(scenario: Scenario, seed: int, say: Callable[[str], None] | None) -> A
 def _speeds(plan: Plan, simulated: RunResult, emulated: RunResult) -> tuple[float, float]:
     """Return micro-batches per second of training, up to as many as both have applied or in phases of equal length."""
     if not isinstance(plan.scenario.merge, str) or plan.scenario.run.tokens is None:
-        return tuple(result.ledger.applied / result.training_s for result in (simulated, emulated))  # type: ignore[return-value]
+        one, other = (result.ledger.applied / result.training_s for result in (simulated, emulated))
+        return one, other
     count = min(len(simulated.applied_s), len(emulated.applied_s))
     if not count:
         return 0.0, 0.0
-    return tuple(count / (r.applied_s[count - 1] - r.startup_s) for r in (simulated, emulated))  # type: ignore[return-value]
+    one, other = (count / float(r.applied_s[count - 1] - r.startup_s) for r in (simulated, emulated))
+    return one, other
 
 
 def _operations(result: RunResult) -> dict[int, list[tuple[str, int]]]:
@@ -119,5 +121,3 @@ def with_clock(scenario: Scenario, clock: str) -> Scenario:
     """Return the scenario on another clock of the emulator."""
     block = scenario.emulator.model_copy(update={"clock": clock})
     return scenario.model_copy(update={"emulator": block})
-
-

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.tracing import Trace
-from reports import chrome_trace, gantt, orders, sections, verdict
+from reports import audits, chrome_trace, emulated, faults, gantt, orders, sections, verdict
 from reports import formatting as fmt
 from reports.compare import compare
-from reports.figures import bands, bandwidth, links, stages, timeline, waterfall
+from reports.figures import bands, bandwidth, links, loss, stages, timeline, waterfall
 from reports.figures import gantt as gantt_figure
 from reports.figures.drawing import Plot
 from reports.run_folder import Run, load_all
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_FIGURES: Final = (waterfall, timeline, stages, bandwidth, bands, links)
+_FIGURES: Final = (waterfall, timeline, stages, loss, bandwidth, bands, links)
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,12 @@ def _article(run: Run, prefix: str, out: Path) -> dict[str, Any]:
         "facts": sections.facts(run),
         "verdict": verdict.sentence(run),
         "tiles": verdict.tiles(run),
+        "emulated": emulated.panel(run),
+        "audit": audits.rows(run),
+        "audit_sentence": audits.sentence(run),
+        "memory": emulated.memory(run),
+        "faults": faults.rows(run),
+        "faults_sentence": faults.sentence(run),
         "warnings": sections.warnings(run),
         "published": verdict.published_rows(run),
         "contradictions": sections.contradictions(run),
@@ -149,7 +155,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
             _, value, difference = row.printed() if row else ("", fmt.ABSENT, fmt.ABSENT)
             cells += [value, difference]
         lines.append({"label": first.label, "cells": cells, "waterfall": quantity.startswith("waterfall.")})
-    return {"names": [run.name for run in runs], "lines": lines}
+    return {"names": [run.name for run in runs], "lines": lines, "notes": emulated.notes(runs)}
 
 
 def _environment() -> Environment:

@@ -54,7 +54,7 @@ class Emulator(Block):
         "(default null: as the scenario says).",
     )
     merges: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Training phases with a merge after each that the run lasts (default null: run's end)."
+        default=None, description="Training phases with merges that the run lasts (default null: to its end)."
     )
     lateness_limit: Annotated[Duration, Field(gt=0)] = Field(
         default=0.050,
@@ -63,5 +63,5 @@ class Emulator(Block):
     )
     recovery_deadline: Annotated[Duration, Field(gt=0)] = Field(
         default=600.0,
-        description="A fault that has not been recovered from after so much time of the run aborts it (default 10 min).",
+        description="A run that has not got over a fault after so much time of it is given up (default 10 min).",
     )

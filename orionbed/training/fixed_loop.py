@@ -1,5 +1,7 @@
 """The loop of a peer whose schedule has a fixed batch per step: replicas that agree, steps that are given up whole."""
 
+from collections.abc import Callable
+
 from orionbed.policies import fixed_policy
 from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
@@ -21,13 +23,20 @@ class FixedLoop(PeerLoop):
     def __init__(self, setup: Setup, transport: Transport, reporter: Reporter, compute: Compute) -> None:
         super().__init__(setup, transport, reporter, compute)
         self.policy = fixed_policy(self.plan, self.stage, self.replica)
+        self._generation = 0
         self._held_back: tuple[Action, bytes | None] | None = None
         self._ring = None if isinstance(self.plan.scenario.sync, str) else Ring(self)
         self._summed = 0
         self.version = 0
+        self.on_state: Callable[[int, bytes], None] = lambda _version, _state: None
         # version of the weights -> micro-batches made with it; those of the latest are under way
         self._made: dict[int, list[int]] = {}
         self._states: dict[int, bytes] = {0: compute.worker.state()}
+
+    @property
+    def generation(self) -> int:
+        """The step that the pipeline began with, at first or after it gave one up."""
+        return self._generation
 
     def number_of(self, microbatch: int) -> int:
         """Return a number that is unique among the replicas."""
@@ -74,6 +83,17 @@ class FixedLoop(PeerLoop):
         self._summed = 0
         self.commit(self.version + 1)
 
+    def begin_at(self, steps: int) -> None:
+        """Take the number of steps that the whole pipeline is at."""
+        self.policy.num_steps = self._generation = steps
+
+    def arrive(self, what: tuple[Header, bytes]) -> None:
+        # What comes before this peer has begun is for the step that it will begin with.
+        header, body = what
+        if header["k"] in {"F", "B"} and header["e"] != self._generation:
+            return
+        super().arrive((header, body))
+
     def created(self, microbatch: int) -> None:
         super().created(microbatch)
         self._made.setdefault(self.version, []).append(self.number_of(microbatch))
@@ -89,7 +109,8 @@ class FixedLoop(PeerLoop):
             self.now_s, "committed", chunk=self.compute.chunks[0], step=version,
             detail=self.compute.worker.state_hash(),
         )  # fmt: skip
-        self.tell({"t": "committed", "version": version})
+        self.on_state(version, self._states[version])
+        self.tell({"t": "committed", "version": version, "steps": self.policy.num_steps})
 
     def give_up_step(self, version: int, next_step: int) -> None:
         """Go back to a committed state; the micro-batches of what is given up are dropped."""
@@ -104,7 +125,7 @@ class FixedLoop(PeerLoop):
         if version != self.version:
             self.compute.worker.load_state(self._states[version])
             self.version = version
-        self.policy.num_steps = next_step
+        self.policy.num_steps = self._generation = next_step
         if self._ring is not None:
             self._ring.clear()
         self.status = "benched"
@@ -122,6 +143,10 @@ class FixedLoop(PeerLoop):
         self.reporter.journal(
             self.now_s, "adopted", chunk=self.compute.chunks[0], step=version, detail=self.compute.worker.state_hash()
         )
+
+    def failed(self, what: tuple[int, Header, str]) -> None:
+        target, header, _ = what
+        self.reporter.failure(target, self.now_s, header["plan_bytes"])
 
     def on_other(self, header: Header, body: bytes) -> None:
         if header["k"] == "R" and self._ring is not None:

@@ -6,17 +6,19 @@ held against one another: what one peer knows is all it uses.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, inf
 from typing import Any, Protocol
 
 from orionbed import tracing
 from orionbed.account import Account
+from orionbed.faults import ResolvedFault
 from orionbed.plan import Plan
 from orionbed.policies import durations_of
 from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Policy, Waiting
 from orionbed.streams import Block, Streams
+from orionbed.training.ailments import Ailments
 from orionbed.training.compute import Compute
 from orionbed.training.reporting import KIND_CODES, Reporter
 from orionbed.training.timeline import Event, Timeline
@@ -44,8 +46,8 @@ class Transport(Protocol):
 class Setup:
     """What a peer is told when it is started.
 
-    With `measured` an operation takes the processor time that it took here, else the plan's, times `slowdown` at the
-    second it begins. With `deferred` the driver calls `work` between two events.
+    With `measured` an operation takes the processor time that it took here, else the plan's. With `deferred` the driver
+    calls `work` between two events. `faults` are those of the whole run.
     """
 
     plan: Plan
@@ -54,7 +56,7 @@ class Setup:
     seed: int
     measured: bool = False
     deferred: bool = False
-    slowdown: Callable[[float], float] = field(default=lambda _at_s: 1.0)
+    faults: tuple[ResolvedFault, ...] = ()
 
 
 class PeerLoop:
@@ -76,6 +78,8 @@ class PeerLoop:
         self.epoch = 0
         self.bytes_boundary = 0.0
         self.on_command: Callable[[Header], None] = lambda _what: None
+        self.ailments = Ailments(setup.faults, setup.index)
+        self._num_applied_steps = 0
         self._durations = durations_of(setup.plan, self.stage, self.me.speed)
         self._inputs: dict[tuple[str, int, int], bytes] = {}
         self._accumulated: list[tuple[int, int]] = []
@@ -94,6 +98,11 @@ class PeerLoop:
     def now_s(self) -> float:
         """Second of the run that the peer has got to."""
         return self.timeline.now_s
+
+    @property
+    def generation(self) -> int:
+        """What messages are tagged with: those of another generation are too late."""
+        return self.epoch
 
     def number_of(self, microbatch: int) -> int:
         """Return the number in the whole run of what the policy calls `microbatch`."""
@@ -145,7 +154,7 @@ class PeerLoop:
         if self._accumulated:
             self._apply_step()
 
-    def forget_all(self, reason: str) -> None:
+    def forget_all(self, reason: str) -> None:  # noqa: ARG002
         """Drop everything in flight; the peers that made it write down that it is gone."""
         self.policy.reset()
         self._inputs.clear()
@@ -196,9 +205,8 @@ class PeerLoop:
             duration = self.compute.last_cpu_s
         elif self._jitter is not None:
             duration *= max(0.05, 1.0 + self.plan.scenario.peers.jitter * self._jitter())
-        duration *= self.setup.slowdown(start_s)
         self.account.waiting_for_first = False
-        self._running = self.timeline.at(start_s + duration, self._finish)
+        self._running = self.timeline.at(self.ailments.end_s(start_s, duration), self._finish)
 
     def work(self) -> None:
         """Do the real work of the operation under way, if that is still to be done."""
@@ -252,10 +260,11 @@ class PeerLoop:
             self.reporter.journal(self.now_s, "loss", chunk=chunk, microbatch=number, detail=repr(loss))
         if kind in {"B", "W"}:
             self._accumulated.append((chunk, number))
-            self.reporter.journal(self.now_s, "accumulated", chunk=chunk, microbatch=number, step=self.policy.num_steps)
+            self.reporter.journal(self.now_s, "accumulated", chunk=chunk, microbatch=number, step=self.step_number())
 
     def _apply_step(self) -> None:
         divisor = self.divisor()
+        self._num_applied_steps += 1
         self.compute.step(divisor)
         for chunk, number in self._accumulated:
             self.reporter.journal(
@@ -270,7 +279,7 @@ class PeerLoop:
 
     def step_number(self) -> int:
         """Return the number of the optimizer step just taken."""
-        return self.policy.num_steps
+        return self._num_applied_steps
 
     def stepped(self) -> None:
         """Do what follows an optimizer step."""
@@ -286,9 +295,11 @@ class PeerLoop:
         """Send the result of an operation where it goes."""
         raise NotImplementedError
 
-    def send_boundary(self, kind: str, microbatch: int, chunk: int, target: int, body: bytes, attempt: int = 0) -> None:
+    def send_boundary(  # noqa: PLR0917
+        self, kind: str, microbatch: int, chunk: int, target: int, body: bytes, attempt: int = 0
+    ) -> None:
         """Send a boundary tensor for `chunk` to a peer, which may be this one."""
-        header = {"k": kind, "m": microbatch, "c": chunk, "e": self.epoch, "a": attempt}
+        header = {"k": kind, "m": microbatch, "c": chunk, "e": self.generation, "a": attempt}
         if target == self.me.index:
             self.timeline.at(self.now_s, self.arrive, ({**header, "from": target, "sent": self.now_s}, body))
             return
@@ -303,7 +314,7 @@ class PeerLoop:
             return
         if header["from"] != self.me.index:
             self.tell_message(header)
-        if header["e"] == self.epoch or self.status != "training":
+        if header["e"] == self.generation or self.status != "training":
             self.on_boundary(header, body)
 
     def on_boundary(self, header: Header, body: bytes) -> None:

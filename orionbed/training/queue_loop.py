@@ -13,6 +13,7 @@ from orionbed.training.timeline import Event
 
 NUMBERS_PER_LIFE = 1_000_000
 """A first-stage peer that is started again numbers its micro-batches from here on, times how often it was."""
+KEPT_GRADIENTS = 64
 SILENT_AFTER = 1.2
 """A peer that has not been heard of for so many broadcast intervals is taken for gone."""
 
@@ -36,8 +37,13 @@ class QueueLoop(PeerLoop):
         self._view = StageView([p.index for p in following], [p.speed for p in following], free_cache=1)
         self._heard_s = dict.fromkeys(self._view.peers, 0.0)
         self._listeners = [peer.index for peer in plan.peers if peer.stage == self.stage - 1]
-        # micro-batch -> what was sent on, how often, and when its slot expires
-        self._sent: dict[int, tuple[bytes, int]] = {}
+        # micro-batch -> what was sent on, how often, and to whom
+        self._sent: dict[int, tuple[bytes, int, int | None]] = {}
+        self._taken: set[int] = set()
+        self._used: set[int] = set()
+        # the last gradients sent back, for the case that one does not get through: body, to whom, how often
+        self._back: dict[int, tuple[bytes, int, int]] = {}
+        self.gone: set[int] = set()
         self._expiry: dict[int, Event] = {}
         phases = self.streams.get("broadcast").uniform(0.0, schedule.status_every, len(plan.peers))
         self._phase_s = float(phases[setup.index])
@@ -65,6 +71,9 @@ class QueueLoop(PeerLoop):
             event.cancel()
         self._expiry.clear()
         self._sent.clear()
+        self._taken.clear()
+        self._used.clear()
+        self._back.clear()
         super().forget_all(reason)
 
     # ---------------------------------------------------------------- status
@@ -75,17 +84,19 @@ class QueueLoop(PeerLoop):
         self.timeline.at(self.now_s + self._block.status_every, self._broadcast)
 
     def _announce(self) -> None:
-        header = {"k": "S", "free": self._queue.num_free, "queue": self._queue.num_queued, "e": self.epoch}
+        # Others judge by the sender's own clock how old this is.
+        at_s = self.ailments.clock_s(self.now_s)
+        header = {"k": "S", "free": self._queue.num_free, "queue": self._queue.num_queued, "e": self.epoch, "at": at_s}
         for listener in self._listeners:
             self.transport.send(listener, header, b"", 0.0, self.now_s, control=True)
 
     def _hear(self, header: Header) -> None:
         position = self._view.peers.index(header["from"])
-        self._heard_s[header["from"]] = self.now_s
+        self._heard_s[header["from"]] = min(self.now_s, header["at"])
         self._view.update(position, header["free"], header["queue"])
 
     def _forget_silent(self) -> None:
-        silent_s = self.now_s - SILENT_AFTER * self._block.status_every
+        silent_s = self.ailments.clock_s(self.now_s) - SILENT_AFTER * self._block.status_every
         for position, peer in enumerate(self._view.peers):
             if self._heard_s[peer] < silent_s:
                 self._view.drop(position)
@@ -96,7 +107,7 @@ class QueueLoop(PeerLoop):
         number = action.microbatch
         if action.kind == "F":
             assert result is not None
-            self._sent[number] = (result, 0)
+            self._sent[number] = (result, 0, None)
             life_s = self._block.cache_ttl * (self.plan.num_stages - self.stage)
             self._expiry[number] = self.timeline.at(self.now_s + life_s, self._expire, number)
             self._send_forward(number)
@@ -105,23 +116,31 @@ class QueueLoop(PeerLoop):
         self._release(number)
         if target is not None:
             assert result is not None
+            self._back[number] = (result, target, 0)
+            if len(self._back) > KEPT_GRADIENTS:
+                del self._back[next(iter(self._back))]
             self.send_boundary("B", number, self.stage - 1, target, result)
 
     def _send_forward(self, number: int) -> None:
-        body, attempt = self._sent[number]
-        self._forget_silent()
-        target = self.policy.route(Action("F", self.stage, number), self._view)
+        body, attempt, target = self._sent[number]
+        if target is None or target in self.gone:
+            self._forget_silent()
+            target = self.policy.route(Action("F", self.stage, number), self._view)
+        self._sent[number] = (body, attempt, target)
         if target is None:
             self._retry(number)
         else:
             self.send_boundary("F", number, self.stage + 1, target, body, attempt)
 
-    def _retry(self, number: int) -> None:
-        """Try again after a connection timeout, unless that was the last attempt."""
+    def _retry(self, number: int, *, elsewhere: bool = True) -> None:
+        """Try again after a connection timeout, unless that was the last attempt.
+
+        To the same peer, unless it has said no or is gone: it may have the micro-batch, and only its answer was lost.
+        """
         if number not in self._sent:
             return
-        body, attempt = self._sent[number]
-        self._sent[number] = (body, attempt + 1)
+        body, attempt, target = self._sent[number]
+        self._sent[number] = (body, attempt + 1, None if elsewhere else target)
         self.timeline.at(self.now_s + self._block.connect_timeout, self._resend, (number, self.epoch))
 
     def _resend(self, what: tuple[int, int]) -> None:
@@ -129,23 +148,36 @@ class QueueLoop(PeerLoop):
         if number not in self._sent or self.status != "training" or epoch != self.epoch:
             return
         attempt = self._sent[number][1]
-        if not self.policy.holds(number):
-            self._drop(number, "sender lost")
-        elif attempt >= self._block.attempts:
+        if attempt >= self._block.attempts:
             self._give_up(number, "no peer to send to")
         else:
             self.reporter.journal(self.now_s, "retried", chunk=self.stage, microbatch=number, attempt=attempt)
             self._send_forward(number)
 
     def failed(self, what: tuple[int, Header, str]) -> None:
-        _, header, reason = what
+        target, header, reason = what
+        self.reporter.failure(target, self.now_s, header["plan_bytes"])
         kind, number = header["k"], header.get("m", -1)
         if header.get("e") != self.epoch or self.status != "training":
             return
         if kind == "F":
-            self._retry(number)
+            self._retry(number, elsewhere=False)
+        elif kind == "B" and number in self._back and self._back[number][1] not in self.gone:
+            self.timeline.at(self.now_s + self._block.connect_timeout, self._send_back, (number, self.epoch))
         elif kind == "B":
-            self._drop(number, f"way back lost: {reason}" if reason else "way back lost")
+            self._drop(number, f"way back lost: {reason}")
+
+    def _send_back(self, what: tuple[int, int]) -> None:
+        """Send a gradient again whose receiver may not have got it."""
+        number, epoch = what
+        if number not in self._back or self.status != "training" or epoch != self.epoch:
+            return
+        body, target, attempt = self._back[number]
+        self._back[number] = (body, target, attempt + 1)
+        if target in self.gone or attempt + 1 >= self._block.attempts:
+            self._drop(number, "way back lost")
+        else:
+            self.send_boundary("B", number, self.stage - 1, target, body, attempt + 1)
 
     # ---------------------------------------------------------------- receiving
 
@@ -157,10 +189,20 @@ class QueueLoop(PeerLoop):
                     header["from"], {"k": "N", "m": number, "e": header["e"]}, b"", 0.0, self.now_s, control=True
                 )
             return
+        if header["k"] == "B" and number in self._used:
+            self.reporter.journal(self.now_s, "refused", chunk=self.stage, microbatch=number, detail="here before")
+            return
         if header["k"] == "B" and not self.policy.holds(number):
             self.reporter.journal(self.now_s, "refused", chunk=self.stage, microbatch=number, detail="not held")
             self._drop(number, "way back lost")
             return
+        if header["k"] == "B":
+            self._used.add(number)
+        elif header["k"] == "F":
+            if number in self._taken:
+                self.reporter.journal(self.now_s, "refused", chunk=self.stage, microbatch=number, detail="here before")
+                return
+            self._taken.add(number)
         super().on_boundary(header, body)
 
     def on_other(self, header: Header, body: bytes) -> None:  # noqa: ARG002

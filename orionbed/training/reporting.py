@@ -29,6 +29,7 @@ class Reporter:
         self._entries: list[list[Any]] = []
         self._spans: list[list[Any]] = []
         self._transfers: list[list[Any]] = []
+        self._failures: list[list[Any]] = []
         self.epoch = 0
 
     def journal(
@@ -39,7 +40,7 @@ class Reporter:
         entry = Entry(at_s, event, *self._place, chunk, microbatch, attempt, step, detail)
         self._entries.append(list(entry))
 
-    def span(
+    def span(  # noqa: PLR0917
         self, lane: int, kind: int, cause: int, microbatch: int, span_s: tuple[float, float], num_bytes: float = 0.0
     ) -> None:
         """Add a span of time to the trace."""
@@ -49,13 +50,18 @@ class Reporter:
         """Add a message that came from `source` during `span_s`."""
         self._transfers.append([self.epoch, source, microbatch, *span_s, num_bytes])
 
+    def failure(self, target: int, at_s: float, num_bytes: float) -> None:
+        """Add a message to `target` that could not be delivered."""
+        self._failures.append([target, at_s, num_bytes])
+
     def flush(self, account: Account, doing: str) -> None:
         """Hand over what there is, with the account as it stands and what the peer is `doing` since then."""
-        if not self._entries and not self._spans and not self._transfers:
+        if not (self._entries or self._spans or self._transfers or self._failures):
             return
         report = {
             "t": "report", "account": [account.accounted_s, *account.cause_s], "doing": doing,
             "entries": self._entries, "spans": self._spans, "transfers": self._transfers,
+            "failures": self._failures,
         }  # fmt: skip
-        self._entries, self._spans, self._transfers = [], [], []
+        self._entries, self._spans, self._transfers, self._failures = [], [], [], []
         self._emit(report)

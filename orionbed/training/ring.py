@@ -1,6 +1,6 @@
 """Replicas agree on a gradient: reduce-scatter and all-gather round a ring, on real numbers."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,25 +47,27 @@ class Ring:
             loop.agreed(step, 0, loop.now_s)
             return
         dtype = np.float64 if loop.compute.shape.dtype == "float64" else np.float32
-        self._values: NDArray[np.floating] = np.frombuffer(loop.compute.gradients(), dtype=dtype).copy()
+        self._values: NDArray[Any] = np.frombuffer(loop.compute.gradients(), dtype=dtype).copy()
         self._bounds = np.linspace(0, len(self._values), self._count + 1).astype(int)
         self._step, self._round, self._began_s = step, 0, loop.now_s
         self._pass_on(self._place)
         self._take_early()
 
-    def _part(self, number: int) -> "NDArray[np.floating]":
-        part: NDArray[np.floating] = self._values[self._bounds[number] : self._bounds[number + 1]]
+    def _part(self, number: int) -> "NDArray[Any]":
+        part: NDArray[Any] = self._values[self._bounds[number] : self._bounds[number + 1]]
         return part
 
     def _pass_on(self, number: int) -> None:
         loop = self._loop
         assert not isinstance(self._block, str)
         plan_bytes = loop.plan.stages[loop.stage].parameters * self._block.bits / 8.0 / self._count
-        header = {"k": "R", "s": self._step, "r": self._round, "e": loop.epoch}
+        header = {"k": "R", "s": self._step, "r": self._round, "e": loop.generation}
         loop.transport.send(self._next, header, self._part(number).tobytes(), plan_bytes, loop.now_s)
 
     def arrived(self, header: Header, body: bytes) -> None:
         """Take in a part from the replica before; one that is ahead may send before this peer has begun."""
+        if header["e"] != self._loop.generation:
+            return
         self._early[header["s"], header["r"]] = body
         self._take_early()
 

@@ -43,13 +43,13 @@ class Timeline:
             heappop(self._heap)
         return self._heap[0][0] if self._heap else inf
 
-    def step(self) -> Event:
-        """Let the next event happen and return it; IndexError when there is none."""
+    def step(self, not_before_s: float = 0.0) -> Event:
+        """Let the next event happen, not before a second, and return it; IndexError when there is none."""
         self.next_s()
         _, _, event = heappop(self._heap)
         fn = event.fn
         assert fn is not None
-        self.now_s = max(self.now_s, event.at_s)
+        self.now_s = max(self.now_s, event.at_s, not_before_s)
         self.num_happened += 1
         fn(event.arg)
         return event

@@ -48,9 +48,10 @@ def draw(run: Run) -> Plot | None:
             )  # fmt: skip
         scatter.set_xlabel("uplink, Mbit/s (logarithmic)")
         scatter.set_ylabel("MFU of the peer")
-        scatter.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f} %")
-        if np.isfinite(mfu).any():
-            scatter.set_ylim(0, max(float(np.nanmax(mfu)) * 1.15, 1e-3))
+        highest = float(np.nanmax(mfu)) if np.isfinite(mfu).any() else 1.0
+        digits = 0 if highest >= 0.1 else 1
+        scatter.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.{digits}f} %")
+        scatter.set_ylim(0, max(highest * 1.15, 1e-3))
         quiet(scatter, grid="y")
         if len(set(sites)) <= 8:
             scatter.legend(loc="lower left", ncols=2, handletextpad=0.2, columnspacing=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from reports.palette import INK, cause_colour, cause_label, cause_phrase
 from reports.run_folder import Run
 
 _OWN_COLUMNS = ("stage", "layers", "parameters", "memory_bytes", "peak_memory_bytes")
+_ROOM_FOR_A_LABEL: Final = 0.045
 
 
 def shares(run: Run) -> tuple[list[str], list[str], NDArray[np.float64]] | None:
@@ -49,6 +52,8 @@ def draw(run: Run) -> Plot | None:
             labels.append(cause_label(cause))
             if cause == "useful":
                 for row, width in enumerate(widths):
+                    if width < _ROOM_FOR_A_LABEL:
+                        continue
                     axes.annotate(
                         percent(float(width), 0), (float(width), row), xytext=(-4, 0), textcoords="offset points",
                         ha="right", va="center", color="white",

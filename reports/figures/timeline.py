@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 _MAX_POINTS: Final = 1500
+_LEAST_MINUTES: Final = 5
 _HOUR_S: Final = 3600.0
 
 
@@ -35,15 +36,16 @@ def rolling_mean(values: Floats, width: int) -> Floats:
 
 
 def draw(run: Run) -> Plot | None:
-    """Draw the run's minutes, or return None when there are none."""
+    """Draw the run's minutes, or return None when there are so few that a curve through them would say nothing."""
     timeline = run.table("timeline")
-    if timeline is None or len(timeline) < 2:
+    if timeline is None or len(timeline) < _LEAST_MINUTES:
         return None
     time, mfu = timeline.numbers("t_s"), timeline.numbers("mfu")
     tokens, peers = timeline.numbers("tokens"), timeline.numbers("peers_up")
     step = float(np.median(np.diff(time)))
     smooth_s = _smoothing(time[-1] - time[0])
     smooth = rolling_mean(mfu, round(smooth_s / step))
+    unit_s, unit = _unit(float(time[-1]))
     with look():
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
@@ -52,32 +54,38 @@ def draw(run: Run) -> Plot | None:
         axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
         # A gap in the light line where nothing is meant to be trained: it would only draw the merges again.
         training = np.array([phase != "merge" for phase in timeline.text("phase")])
-        t, points = _thinned(time / _HOUR_S, np.where(training, mfu, np.nan))
+        t, points = _thinned(time / unit_s, np.where(training, mfu, np.nan))
         axes.plot(t, points, color=SKY, linewidth=0.7, alpha=0.8)
-        t, means = _thinned(time / _HOUR_S, _whole(smooth, round(smooth_s / step)))
+        t, means = _thinned(time / unit_s, whole(smooth, round(smooth_s / step)))
         axes.plot(t, means, color=BLUE, linewidth=1.8)
         handles: list[Any] = [Line2D([], [], color=SKY), Line2D([], [], color=BLUE, linewidth=1.8)]
         labels = [f"each {duration(step)} of training", f"mean over {duration(smooth_s)}, merges included"]
         merges = _spans(run.table("marks"), ("merge",))
         for start, end in merges:
-            axes.axvspan(start / _HOUR_S, end / _HOUR_S, color=GREEN, alpha=0.22, linewidth=0)
+            axes.axvspan(start / unit_s, end / unit_s, color=GREEN, alpha=0.22, linewidth=0)
         if merges:
             handles.append(Patch(color=GREEN, alpha=0.22))
             labels.append("merge")
-        _mark_peak(run, axes)
-        _top = np.nanmax(points) if np.isfinite(points).any() else 1.0
-        axes.set_ylim(0, max(float(_top) * 1.12, 0.01))
+        _mark_peak(run, axes, unit_s)
+        _top = max((float(np.nanmax(v)) for v in (points, means) if np.isfinite(v).any()), default=1.0)
+        axes.set_ylim(0, max(_top * 1.12, 0.01))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f} %")
         axes.set_ylabel("MFU")
         quiet(axes, grid="y")
         _tokens_axis(axes, mfu, tokens, step)
-        _peers_strip(run, strip, time, peers)
+        _peers_strip(run, strip, time / unit_s, peers)
+        strip.set_xlabel(f"{unit}s since the start")
         axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=3)
     columns = ("t_s", "tokens_per_s", "mfu", f"mfu_mean_{smooth_s:.0f}s", "peers_up", "phase")
     rows = list(
         zip(time, tokens / step, mfu, np.round(smooth, 6), peers.astype(object), timeline.text("phase"), strict=True)
     )
     return Plot("timeline", "The run over time", _reading(run, smooth_s, smooth, time), figure, columns, rows)
+
+
+def _unit(length_s: float) -> tuple[float, str]:
+    """Return the seconds and the name of the unit that a run of this length is drawn in."""
+    return (_HOUR_S, "hour") if length_s >= _HOUR_S else (60.0, "minute")
 
 
 def _smoothing(length_s: float) -> float:
@@ -95,7 +103,7 @@ def _thinned(time: Floats, values: Floats, whole_of: Callable[..., Any] = np.mea
     return times.mean(axis=1), whole_of(parts, axis=1)
 
 
-def _whole(smooth: Floats, width: int) -> Floats:
+def whole(smooth: Floats, width: int) -> Floats:
     """Return the mean without its ends, where it is one over less than its width."""
     half = width // 2
     if len(smooth) <= 4 * half:
@@ -112,11 +120,11 @@ def _spans(marks: Table | None, kinds: Iterable[str]) -> list[tuple[float, float
     return [(float(start), float(end)) for kind, start, end in columns if kind in kinds and end >= start]
 
 
-def _mark_peak(run: Run, axes: Axes) -> None:
+def _mark_peak(run: Run, axes: Axes, unit_s: float) -> None:
     start, length, peak = (run.number(f"mfu.{key}") for key in ("peak_start_s", "peak_window_s", "peak_sustained"))
     if start is None or length is None or peak is None:
         return
-    left, right = start / _HOUR_S, (start + length) / _HOUR_S
+    left, right = start / unit_s, (start + length) / unit_s
     axes.axvspan(left, right, color=BLUE, alpha=0.07, linewidth=0)
     axes.hlines(peak, left, right, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     text = f"best {duration(length)}: {percent(peak)}"
@@ -143,14 +151,13 @@ def _tokens_axis(axes: Axes, mfu: Floats, tokens: Floats, step: float) -> None:
 def _peers_strip(run: Run, axes: Axes, time: Floats, peers: Floats) -> None:
     total = run.number("layout.num_peers") or (float(np.nanmax(peers)) if np.isfinite(peers).any() else 1.0)
     absent = np.clip(total - peers, 0, None)
-    t, most_absent = _thinned(time / _HOUR_S, absent, np.max)
+    t, most_absent = _thinned(time, absent, np.max)
     axes.fill_between(t, 0, most_absent, step="mid", color=CAUSE_COLOURS["down"], linewidth=0)
     most = float(np.nanmax(absent)) if np.isfinite(absent).any() else 0.0
     axes.set_ylim(0, max(most, 1.0) * 1.1)
     axes.set_yticks([0, max(1, round(most))])
     axes.set_ylabel("peers\nabsent", rotation=0, ha="right", va="center")
-    axes.set_xlabel("hours since the start")
-    axes.set_xlim(time[0] / _HOUR_S, time[-1] / _HOUR_S)
+    axes.set_xlim(time[0], time[-1])
     if most == 0:
         axes.annotate("none", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=MUTED)
     quiet(axes)
@@ -160,11 +167,12 @@ def _reading(run: Run, smooth_s: float, smooth: Floats, time: Floats) -> str:
     text = f"The heavy line is the mean over {duration(smooth_s)}, merges included"
     if _spans(run.table("marks"), ("merge",)):
         text += "; green bands are merges"
-    inner = _whole(smooth, round(smooth_s / float(np.median(np.diff(time)))))
+    inner = whole(smooth, round(smooth_s / float(np.median(np.diff(time)))))
     if np.isfinite(inner).any():
         low, high = float(np.nanmin(inner)), float(np.nanmax(inner))
-        at = float(time[np.nanargmin(inner)]) / _HOUR_S
-        text += f"; the mean moves between {percent(low)} (near hour {at:.1f}) and {percent(high)}"
+        unit_s, unit = _unit(float(time[-1]))
+        at = float(time[np.nanargmin(inner)]) / unit_s
+        text += f"; the mean moves between {percent(low)} (near {unit} {at:.1f}) and {percent(high)}"
     down = _spans(run.table("marks"), ("down",))
     if down:
         text += f", and peers went away {len(down)} {'time' if len(down) == 1 else 'times'}"

@@ -101,7 +101,7 @@
         context.fillRect(Math.round(x(t)), AXIS - 4, 1, height - AXIS);
         context.fillStyle = "#5a6472";
         const digits = Math.max(0, Math.ceil(-Math.log10(step / TICKS)));
-        context.fillText((t / TICKS).toFixed(digits) + " s", x(t), AXIS / 2 - 1);
+        context.fillText((t / TICKS).toFixed(digits) + " s", Math.min(x(t), width - 18), AXIS / 2 - 1);
       }
       context.textAlign = "right";
       context.font = (rowHeight < 18 ? "9.5px " : "11px ") + family;

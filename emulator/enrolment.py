@@ -1,0 +1,55 @@
+"""The first conversation of a joining host: both ends prove that they know the token, then the host gets a certificate.
+
+It happens over TLS, but the host has no certificate yet and cannot check the supervisor's other than by fingerprint. So
+each end's proof covers the fingerprint that it sees: somebody in between would show another one.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Final
+
+from emulator import control
+from emulator.control import ControlError, Message
+from emulator.tls import Credentials, TlsError
+from emulator.tokens import JoinToken
+
+WITHIN_S: Final = 10.0
+MOST_BYTES: Final = 16 * 1024
+"""Longest message of those who have not proven anything."""
+_NONCE_BYTES: Final = 16
+
+
+async def enrol(
+    first: Message,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    token: JoinToken,
+    issue: Callable[[], Credentials],
+) -> None:
+    """Give a certificate to one that knows the token, as the supervisor; `first` is what it said."""
+    nonces = f"{first.get('nonce')} {secrets.token_hex(_NONCE_BYTES)}"
+    mine = token.proof("supervisor", nonces, token.fingerprint)
+    writer.write(control.encoded({"t": "challenge", "nonces": nonces, "proof": mine}))
+    answer = await asyncio.wait_for(control.read(reader, MOST_BYTES), WITHIN_S)
+    if not token.proves(answer.get("proof"), "host", nonces, token.fingerprint):
+        raise ControlError("a host that does not know the token")
+    writer.write(control.encoded({"t": "certificate", **asdict(issue())}))
+    await writer.drain()
+
+
+async def obtain(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: JoinToken, seen: str
+) -> Credentials:
+    """Return a certificate, as a joining host that sees the fingerprint `seen`. TlsError: another supervisor's."""
+    nonce = secrets.token_hex(_NONCE_BYTES)
+    writer.write(control.encoded({"t": "enrol", "nonce": nonce}))
+    challenge = await asyncio.wait_for(control.read(reader, MOST_BYTES), WITHIN_S)
+    nonces = challenge.get("nonces")
+    fresh = isinstance(nonces, str) and nonces.startswith(f"{nonce} ")
+    if not fresh or not token.proves(challenge.get("proof"), "supervisor", str(nonces), seen):
+        raise TlsError("the supervisor there does not know this token")
+    writer.write(control.encoded({"t": "proof", "proof": token.proof("host", str(nonces), seen)}))
+    given = await asyncio.wait_for(control.read(reader, MOST_BYTES), WITHIN_S)
+    return Credentials(str(given.get("key")), str(given.get("certificate")), str(given.get("authority")))

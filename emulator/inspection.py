@@ -1,0 +1,52 @@
+"""The ledger of a run held against the rules of `orionbed.audit`, from the peers' own journals and counters."""
+
+from typing import Any
+
+from emulator.members import Member
+from emulator.record import Record
+from emulator.throttle.counters import Balance, Counters, ReceivedCount, SentCount, balance
+from orionbed.audit import Audit, audit
+from orionbed.faults import ResolvedFault
+from orionbed.journal import in_order
+from orionbed.plan import Plan
+
+
+def inspect(
+    plan: Plan, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float
+) -> Audit:
+    """Return what the audit of a finished run found."""
+    moved = moved_bytes(members)
+    return audit(
+        in_order(record.entries),
+        num_chunks=plan.num_chunks,
+        fixed_batch=plan.order is not None,
+        synced=not isinstance(plan.scenario.sync, str),
+        end_s=end_s,
+        recovery_deadline_s=plan.scenario.emulator.recovery_deadline,
+        faults=faults,
+        bytes_sent=moved.sent_bytes,
+        bytes_delivered=moved.delivered_bytes,
+        bytes_in_flight=moved.in_flight_bytes,
+        bytes_destroyed=moved.destroyed_bytes,
+    )
+
+
+def moved_bytes(members: list[Member]) -> Balance:
+    """Return the balance of all bytes sent. Of a process that was killed the other end of each connection tells."""
+    found = [_counters(member.final["counters"]) for member in members if member.final is not None]
+    sources = {count.connection for one in found for count in one.sent}
+    strays = [count for one in found for count in one.received if count.connection not in sources]
+    lost = [SentCount(c.connection, c.source, c.target, c.received_bytes, 0, 0, is_open=False) for c in strays]
+    return balance([*found, Counters(tuple(lost), (), 0, 0, 0)])
+
+
+def _counters(told: dict[str, Any]) -> Counters:
+    if "sent" not in told:  # in virtual time nothing can get lost, and only sums are told
+        return Counters((), (), 0, 0, 0)
+    return Counters(
+        tuple(SentCount(*row) for row in told["sent"]),
+        tuple(ReceivedCount(*row) for row in told["received"]),
+        told["num_corrupted"],
+        told["num_resent"],
+        told["num_reconnects"],
+    )

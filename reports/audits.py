@@ -1,0 +1,89 @@
+"""What the audit of an emulated run found: a line for the first screen and a table of its rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from reports import formatting as fmt
+from reports.run_folder import Run
+from reports.sections import Line
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rule of the audit, printed; `violations` are the first few that broke it."""
+
+    rule: str
+    text: str
+    checked: str
+    outcome: str
+    violations: tuple[str, ...]
+    broken: bool
+
+
+def rows(run: Run) -> list[Row]:
+    """Return the rules in their order; none when the run was not audited."""
+    return [_row(entry) for entry in run.items("emulator.audit.rules")]
+
+
+def line(run: Run) -> Line | None:
+    """Return the audit's result in a line, or None when the run was not audited."""
+    if not isinstance(run.get("emulator.audit"), dict):
+        return None
+    found = rows(run)
+    broken = [row.rule for row in found if row.broken]
+    unchecked = [row.rule for row in found if row.outcome == "not checked"]
+    note = ""
+    if found:
+        note = f"{fmt.number(len(found) - len(unchecked))} of {fmt.number(len(found))} rules checked"
+        note += f", not checked: {', '.join(unchecked)}" if unchecked else ""
+    if broken:
+        what = f"{'rule' if len(broken) == 1 else 'rules'} {', '.join(broken)}"
+        return Line("audit", "BROKEN", f"{what} did not hold; {note}")
+    if run.get("emulator.audit.ok") is False:
+        return Line("audit", "BROKEN", note)
+    if found and len(unchecked) == len(found):
+        return Line("audit", "not checked", note)
+    return Line("audit", "passed", note)
+
+
+def sentence(run: Run) -> str:
+    """Return the sentence above the table: what an audit is, and whether its count agrees with the account."""
+    text = "Peers wrote down what they did with every micro-batch, and the rules were held against that journal."
+    theirs = next(
+        (n for key in ("applied", "counts.applied") if (n := run.number(f"emulator.audit.{key}")) is not None), None
+    )
+    ours = run.number("microbatches.applied")
+    if theirs is None or ours is None:
+        return text
+    if theirs == ours:
+        return f"{text} By its own count {fmt.number(theirs)} micro-batches were applied, as in the account below."
+    return (
+        f"{text} BY ITS OWN COUNT {fmt.number(theirs)} MICRO-BATCHES WERE APPLIED, the account has {fmt.number(ours)}."
+    )
+
+
+def _row(entry: dict[str, Any]) -> Row:
+    violations = entry.get("violations")
+    found = [str(one) for one in violations] if isinstance(violations, list) else []
+    checked = entry.get("checked")
+    shown = found[:_SHOWN]
+    if len(found) > _SHOWN:
+        shown.append(f"and {fmt.number(len(found) - _SHOWN)} more")
+    if found:
+        outcome = f"broken {fmt.number(len(found))}×"
+    elif checked:
+        outcome = "holds"
+    else:
+        outcome = "not checked"
+    return Row(
+        str(entry.get("rule", "")),
+        str(entry.get("text") or ""),
+        fmt.number(checked),
+        outcome,
+        tuple(shown),
+        bool(found),
+    )
