@@ -156,7 +156,15 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("churn.departures", "", "times a peer left and came back"),
     ("churn.down_gpu_s", "s", "GPU-seconds of peers that were away"),
     ("churn.benched_gpu_s", "s", "GPU-seconds of peers that were back and not yet training"),
-    ("faults[]", "", "injected faults (always empty in the simulator)"),
+    ("faults[].id", "", "name of an injected fault; those of a churn are `NAME#1`, `NAME#2`, ... (the list is always empty in the simulator)"),
+    ("faults[].kind", "", "its kind"),
+    ("faults[].start_s", "s", "when it began"),
+    ("faults[].end_s", "s", "when it ended; null where it lasted to the end"),
+    ("faults[].who[]", "", "peers, or pairs of sender and receiver, that it was aimed at"),
+    ("faults[].what", "", "what it did, in words"),
+    ("faults[].hit", "", "whether it changed anything; a fault that hit nothing shows nothing"),
+    ("faults[].destroyed_bytes", "B", "what it destroyed under way"),
+    ("faults[].recovered_s", "s", "when the run was over it; null where it was not by the end"),
     ("cost.gpu_hours", "h", "peers times hours of the run"),
     ("cost.gpu_usd", "USD", "their price"),
     ("cost.egress_gb", "1e9 B", "what peers sent"),
@@ -196,6 +204,49 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("engine.events", "", "events simulated"),
     ("engine.events_per_s", "1/s", "events per second of `wall_s`"),
 )  # fmt: skip
+
+# The block `emulator`, which only runs on that backend have; rows as in SUMMARY.
+EMULATOR: Final[tuple[tuple[str, str, str], ...]] = (
+    ("emulator.clock", "", "paced, virtual or cpu"),
+    ("emulator.time_dilation", "", "seconds of this machine per second of the run; without meaning where the clock is not paced"),
+    ("emulator.payload_scale", "", "what bytes, rates and windows were divided by; every other key of this file has true bytes"),
+    ("emulator.num_processes", "", "processes: the peers, and the store where there are merges"),
+    ("emulator.model.layers_per_chunk[]", "", "layers of each chunk of the scaled-down model"),
+    ("emulator.model.width", "", "its width"),
+    ("emulator.model.tokens", "", "tokens of its micro-batches"),
+    ("emulator.model.boundary_width", "", "width of what crosses from chunk to chunk"),
+    ("emulator.model.dtype", "", "number format of weights and activations"),
+    *(
+        (f"emulator.lateness.{what}.{key}", unit, meaning)
+        for what, who in (("operations", "operations of peers"), ("messages", "messages"))
+        for key, unit, meaning in (
+            ("p50_s", "s", f"seconds of this machine by which half of all {who} were too late or more"),
+            ("p99_s", "s", "one in a hundred"),
+            ("max_s", "s", "the latest"),
+            ("count", "", "how many were measured; 0 where nobody waits for a clock"),
+        )
+    ),
+    ("emulator.lateness_limit_s", "s", "`emulator.lateness_limit`"),
+    ("emulator.void", "", "whether a p99 is above it: the run is then no result"),
+    ("emulator.measured_s.*", "s", "how long the heaviest chunk's real work took on one core before the run, by kind"),
+    ("emulator.memory_bytes_per_peer[]", "B", "most memory that the peer's process had, pages shared with others included; 0 where it did not report"),
+    ("emulator.loss.first", "", "mean loss of the scaled-down model over the first tenth of its micro-batches, nats per token"),
+    ("emulator.loss.last", "", "the same over the last tenth"),
+    ("emulator.loss.curve[][]", "", "second of the run and loss of each micro-batch"),
+    ("emulator.audit.ok", "", "whether no rule was broken; the block is missing where nothing was audited"),
+    ("emulator.audit.rules[].rule", "", "number of a rule"),
+    ("emulator.audit.rules[].text", "", "the rule in words"),
+    ("emulator.audit.rules[].checked", "", "on how many things it was checked"),
+    ("emulator.audit.rules[].violations[]", "", "what broke it"),
+    ("emulator.audit.rules[].note", "", "why nothing was checked"),
+    ("emulator.audit.counts.*", "", "micro-batches by what became of them, as the journal has it"),
+)  # fmt: skip
+
+
+def rows_of(keys: tuple[tuple[str, str, str], ...]) -> str:
+    """Return keys as the lines of a Markdown table."""
+    return "\n".join(f"| `{key}` | {unit} | {meaning} |" for key, unit, meaning in keys)
+
 
 COLUMNS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "steps": (
@@ -309,7 +360,15 @@ SUMMARY_HEAD: Final = """
 Schema version 1. Fractions are 0 to 1, units are SI. `[]` stands for the entries of a list, `*` for any name.
 """
 
-TABLES_HEAD: Final = """
+TABLES_HEAD: Final = f"""
+### With the emulator
+
+Beside these keys a run on the emulator has a block `emulator`.
+
+| key | unit | meaning |
+| --- | --- | --- |
+{rows_of(EMULATOR)}
+
 ## Tables
 
 Plain CSV with one header line; seconds of the run, bytes, bits per second.

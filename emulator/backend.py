@@ -79,7 +79,7 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     )
     result.warnings += not_modelled(plan, supervisor.measured)
     result.backend_block = emulation_block(plan, supervisor, result)
-    found = inspect(plan, supervisor.record, supervisor.members, conductor.faults, end_s)
+    found = inspect(plan, seed, supervisor.record, supervisor.members, conductor.faults, end_s)
     result.backend_block["audit"] = found.as_json()
     result.faults = conductor.fault_rows(end_s)
     if not found.ok and not result.aborted:

@@ -1,4 +1,4 @@
-"""A joined host as the supervisor sees it: it takes the orders that the local zygote takes, and has a clock of its own."""
+"""A joined host as the supervisor sees it: it takes orders like the local zygote, and has a clock of its own."""
 
 import asyncio
 import signal
@@ -63,7 +63,7 @@ class Host:
     # ---------------------------------------------------------------- clock
 
     async def measure_clock(self) -> None:
-        """Find out what its clock shows: the ping of the shortest round trip counts, half of that is the uncertainty."""
+        """Find out what its clock shows, by the ping of the shortest round trip; half of that is the uncertainty."""
         self.offset_s, self.uncertainty_s = await self._ping()
 
     async def measure_drift(self) -> None:
@@ -71,6 +71,10 @@ class Host:
         offset_s, uncertainty_s = await self._ping()
         self.drift_s = offset_s - self.offset_s
         self.uncertainty_s = max(self.uncertainty_s, uncertainty_s)
+
+    def clock(self) -> dict[str, Any]:
+        """Return what is to be told of its clock."""
+        return {"host": self.name, "clock_uncertainty_s": self.uncertainty_s, "clock_drift_s": self.drift_s}
 
     async def _ping(self) -> tuple[float, float]:
         self._pings.clear()

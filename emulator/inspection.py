@@ -4,15 +4,18 @@ from typing import Any
 
 from emulator.members import Member
 from emulator.record import Record
+from emulator.reference import reference_difference
 from emulator.throttle.counters import Balance, Counters, ReceivedCount, SentCount, balance
 from orionbed.audit import Audit, audit
 from orionbed.faults import ResolvedFault
 from orionbed.journal import in_order
 from orionbed.plan import Plan
 
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 
-def inspect(
-    plan: Plan, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float
+
+def inspect(  # noqa: PLR0917
+    plan: Plan, seed: int, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float
 ) -> Audit:
     """Return what the audit of a finished run found."""
     moved = moved_bytes(members)
@@ -28,12 +31,15 @@ def inspect(
         bytes_delivered=moved.delivered_bytes,
         bytes_in_flight=moved.in_flight_bytes,
         bytes_destroyed=moved.destroyed_bytes,
+        reference_difference=reference_difference(plan, seed, record, members),
+        tolerance=TOLERANCE[plan.scenario.emulator.dtype],
     )
 
 
 def moved_bytes(members: list[Member]) -> Balance:
     """Return the balance of all bytes sent. Of a process that was killed the other end of each connection tells."""
-    found = [_counters(member.final["counters"]) for member in members if member.final is not None]
+    finals = [member.final for member in members if member.final is not None]
+    found = [_counters(final["counters"]) for final in finals if "counters" in final]
     sources = {count.connection for one in found for count in one.sent}
     strays = [count for one in found for count in one.received if count.connection not in sources]
     lost = [SentCount(c.connection, c.source, c.target, c.received_bytes, 0, 0, is_open=False) for c in strays]

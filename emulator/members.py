@@ -35,6 +35,7 @@ class Member:
     not_served: asyncio.Event = field(default_factory=asyncio.Event)
     final: Message | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    counted: asyncio.Event = field(default_factory=asyncio.Event)
     last_at_s: float = 0.0
     num_steps: int = 0
     version: int = 0

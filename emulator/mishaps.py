@@ -207,7 +207,10 @@ class Mishaps:
         if kept:
             at_s = await self._restore(peer, peer.version)
         elif peer.version == 0:
-            at_s = self._supervisor.clock.now()  # everybody begins with the same first weights
+            peer.fetched.clear()
+            peer.tell({"t": "start_over", "at_s": self._supervisor.clock.now()})
+            await self._until(peer.fetched.is_set)
+            at_s = peer.last_at_s
         elif synced and self._plan.num_replicas > 1:
             at_s = await self._fetch(peer, peer.version)
         else:

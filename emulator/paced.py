@@ -15,6 +15,7 @@ from emulator.job import Job
 from emulator.links import make_endpoint
 from emulator.participants import Participant, make_participant
 from emulator.stream import dial
+from emulator.throttle.changes import BlockChange
 from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Counters
 from emulator.throttle.endpoint import Delivery, Endpoint
@@ -22,6 +23,7 @@ from orionbed.emulation import Scales
 from orionbed.training.loop import Header
 
 Happening = tuple[float, Callable[[Any], object], Any]
+COUNT_WITHIN_S = 60.0
 IN_SMALL_PARTS_S = 0.05
 """Longest sleep before a look at what has come in, so that a missed wake-up costs no more."""
 
@@ -55,6 +57,7 @@ class Driver:
         self._incoming: deque[Happening] = deque()
         self._signal = threading.Event()
         self.late_s: list[float] = []
+        self.quiet = threading.Event()
         self.stopped = False
 
     def happen(self, at_s: float, fn: Callable[[Any], object], arg: Any) -> None:
@@ -67,6 +70,9 @@ class Driver:
         try:
             while True:
                 command = self._channel.receive()
+                if command["t"] == "count":
+                    self.quiet.set()
+                    continue
                 self.happen(command.get("at_s", self._clock.now()), self._command, command)
         except (ControlError, OSError):
             if not self.stopped:
@@ -134,15 +140,14 @@ def run_paced(job: Job, order: dict[str, Any]) -> None:
     try:
         driver.run()
         participant.close(go.get("end_s"))
-        channel.send(
-            {
-                "t": "final",
-                **participant.final(),
-                "late_s": _most(driver.late_s),
-                "frames_late_s": _most(endpoint.lateness().tolist()),
-                "counters": _counted(endpoint.counters()),
-            }
-        )
+        for peer in range(job.store + 1):
+            if peer != index:
+                endpoint.change(participant.timeline.now_s, BlockChange(peer, blocked=True))
+        lateness = {"late_s": _most(driver.late_s), "frames_late_s": _most(endpoint.lateness().tolist())}
+        channel.send({"t": "final", **participant.final(), **lateness})
+        # What has departed is counted when nothing moves any more.
+        driver.quiet.wait(COUNT_WITHIN_S)
+        channel.send({"t": "counted", "counters": _counted(endpoint.counters())})
     finally:
         endpoint.close()
         channel.close()

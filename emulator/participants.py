@@ -1,5 +1,6 @@
 """What takes part in a run: a peer with its loop, its part in merges and in fetching states, or the object store."""
 
+import base64
 import resource
 from collections.abc import Callable
 from math import inf
@@ -130,6 +131,10 @@ class PeerParticipant(Participant):
             self.merge.begin(command)
         elif what == "restore":
             self._restore(command.get("version"))
+        elif what == "start_over":
+            # Everybody begins with the same first weights, which this peer has made anew.
+            self._adopt(0, loop.compute.worker.state())
+            loop.tell({"t": "fetched"})
         elif what == "fetch":
             self._transport.send(
                 command["peer"], {"k": "Q", "version": command.get("version")}, b"", 0.0, loop.now_s, control=True
@@ -221,14 +226,22 @@ class PeerParticipant(Participant):
     def final(self) -> dict[str, Any]:
         loop, account = self.loop, self.loop.account
         loop.reporter.flush(account, "over")
-        return super().final() | {
-            "account": [account.accounted_s, *account.cause_s],
-            "cpu_s": loop.compute.cpu_s,
-            "operations": loop.compute.num_done,
-            "bytes_boundary": loop.bytes_boundary,
-            "events": loop.timeline.num_happened,
-            "weights_hash": loop.compute.worker.weights_hash(),
-        }
+        weights = {}
+        if isinstance(loop, FixedLoop) and loop.plan.scenario.emulator.reference:
+            told = base64.b64encode(loop.compute.weights()).decode()
+            weights = {"weights": told, "version": loop.version}
+        return (
+            super().final()
+            | weights
+            | {
+                "account": [account.accounted_s, *account.cause_s],
+                "cpu_s": loop.compute.cpu_s,
+                "operations": loop.compute.num_done,
+                "bytes_boundary": loop.bytes_boundary,
+                "events": loop.timeline.num_happened,
+                "weights_hash": loop.compute.worker.weights_hash(),
+            }
+        )
 
 
 def _stage_of(job: Job) -> range | tuple[int, ...]:

@@ -109,11 +109,12 @@ def dial(address: tuple[str, int], tls: Tls | None) -> Stream:
     try:
         keep_alive(sock)
         stream = TlsStream(sock, tls.client)
-        if stream.peer != tls.supervisor:
-            raise TlsError("the supervisor has another certificate than it should have")
     except BaseException:
         sock.close()
         raise
+    if stream.peer != tls.supervisor:
+        stream.close()
+        raise TlsError("the supervisor has another certificate than it should have")
     return stream
 
 

@@ -9,6 +9,8 @@ from math import inf
 from typing import Any
 
 from emulator.control import Message
+from emulator.host import Host
+from emulator.hosts import Hosts, reachable
 from emulator.measuring import heaviest
 from emulator.members import Door, Member
 from emulator.nursery import Nursery
@@ -21,6 +23,7 @@ from orionbed.plan import Plan
 
 START_WITHIN_S = 180.0
 FINAL_WITHIN_S = 60.0
+QUIET_AFTER_S = 0.3
 BEGINS_IN_S = 0.5
 
 
@@ -47,11 +50,13 @@ class Supervisor:
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.end_s = end_s
         self._token = secrets.token_hex(16)
-        self._by_pid: dict[int, tuple[Member, int]] = {}
+        self._by_pid: dict[tuple[int, int], tuple[Member, int]] = {}
+        self._hosts = Hosts(plan, say, self._event, self._lost) if plan.scenario.emulator.remote_slots else None
         self._door = Door(self._token, self._expected, self._hear)
         self._nursery = Nursery(self._event)
         self._prepared = asyncio.Event()
         self._measuring = Member(-1, "measure")
+        self._begun = False
         self._finishing = False
         self._over = False
 
@@ -67,7 +72,14 @@ class Supervisor:
         host, port = await self._door.open("127.0.0.1")
         scenario = self.plan.scenario.model_dump_json()
         order = {"t": "job", "scenario": scenario, "seed": self.seed, "control": [host, port], "token": self._token}
-        self._nursery.order(order | {"end_s": self.end_s})
+        order["end_s"] = self.end_s
+        if self._hosts is not None:
+            self._hosts.order = order
+            await self._hosts.open(self._token, self._expected, self._hear)
+            order = order | self._hosts.here
+        self._nursery.order(order)
+        if self._hosts is not None:
+            await self._gather(self._hosts)
         await self._within(self._prepared.wait(), START_WITHIN_S, "the process that peers are forked from")
         await self._choose_scales()
         for member in self.members:
@@ -81,8 +93,16 @@ class Supervisor:
             await self._within(member.up.wait(), START_WITHIN_S, f"{member.role} {member.index}")
         self.clock = PacedClock(time.monotonic() + BEGINS_IN_S, self.scales.time_dilation)
         for member in self.members:
-            member.tell(self._go())
+            member.tell(self._go(member))
             member.status = "up"
+        self._begun = True
+
+    async def _gather(self, hosts: Hosts) -> None:
+        """Wait for the other machines, and deal them their peers."""
+        await self._within(hosts.gathered(), inf, "the other hosts")
+        hosts.deal(self.peers)
+        for host in hosts:
+            await self._within(host.prepared.wait(), START_WITHIN_S, f"{host}: the process that peers are forked from")
 
     async def _choose_scales(self) -> None:
         self._nursery.order({"t": "fork", "role": "measure"})
@@ -90,7 +110,17 @@ class Supervisor:
         assert self._measuring.final is not None
         self.measured = heaviest(self._measuring.final["chunks"])
         self.scales = choose_scales(self.plan, self.measured)
-        self._nursery.order({"t": "scales", "payload_scale": self.scales.payload_scale})
+        for zygote in (self._nursery, *(self._hosts or ())):
+            zygote.order({"t": "scales", "payload_scale": self.scales.payload_scale})
+
+    def _zygote(self, member: Member) -> Nursery | Host:
+        """Return what a member's process is started and ended with."""
+        return self._nursery if self._hosts is None or not member.host else self._hosts[member.host]
+
+    def _origin_s(self, member: Member) -> float:
+        """Return when the run began, on the clock of the machine on which a member lives."""
+        ahead_s = self._hosts[member.host].offset_s if self._hosts is not None and member.host else 0.0
+        return self.clock.origin_s + ahead_s
 
     def _setup(self, origin_s: float | None) -> Message:
         scales = self.scales
@@ -99,12 +129,15 @@ class Supervisor:
             "origin_s": origin_s,
         }  # fmt: skip
 
-    def _go(self) -> Message:
-        addresses = [[member.index, member.address] for member in self.members if member.address is not None]
-        return {"t": "go", "origin_s": self.clock.origin_s, "addresses": addresses}
+    def _go(self, member: Member) -> Message:
+        there = [other for other in self.members if other.address is not None]
+        addresses = [[other.index, reachable(other, member)] for other in there]
+        return {"t": "go", "origin_s": self._origin_s(member), "addresses": addresses}
 
     def _fork(self, member: Member) -> None:
-        self._nursery.order({"t": "fork", "role": member.role, "index": member.index, "life": member.life})
+        if self._hosts is not None and member.host and not self._hosts[member.host].alive:
+            member.host = 0  # its machine is gone for good; it comes back here
+        self._zygote(member).order({"t": "fork", "role": member.role, "index": member.index, "life": member.life})
 
     async def _within(self, what: Any, seconds: float, who: str) -> None:
         task = asyncio.ensure_future(what)
@@ -115,6 +148,7 @@ class Supervisor:
         if task not in done:
             task.cancel()
             raise BackendError(f"{who} was not there within {seconds:g} s; is this machine short of memory?")
+        task.result()
 
     # ---------------------------------------------------------------- hearing
 
@@ -142,6 +176,10 @@ class Supervisor:
         elif what == "final":
             member.final = message
             member.finished.set()
+        elif what == "counted":
+            assert member.final is not None
+            member.final["counters"] = message["counters"]
+            member.counted.set()
         else:
             if "steps" in message:
                 member.num_steps = message["steps"]
@@ -149,7 +187,7 @@ class Supervisor:
                 member.version = message["version"]
             self.on_message(member, message)
 
-    def _event(self, event: Message) -> None:
+    def _event(self, event: Message, host: int = 0) -> None:
         what = event["t"]
         if what == "ready":
             self._prepared.set()
@@ -159,18 +197,33 @@ class Supervisor:
             member = self.members[event["index"]]
             if member.life == event["life"]:
                 member.pid = event["pid"]
-            self._by_pid[event["pid"]] = (member, event["life"])
-        elif what == "exited" and event["pid"] in self._by_pid:
-            member, life = self._by_pid.pop(event["pid"])
+            self._by_pid[host, event["pid"]] = (member, event["life"])
+        elif what == "exited" and (host, event["pid"]) in self._by_pid:
+            member, life = self._by_pid.pop((host, event["pid"]))
             if not (self._over or self._finishing) and life == member.life and member.status != "down":
                 self.on_exit(member, event["status"])
         elif what == "ended" and not self._over:
             self.fail(BackendError("the process that peers are forked from has died; is this machine short of memory?"))
 
+    def _lost(self, host: Host) -> None:
+        """A host is gone, and its peers with it."""
+        if self._over:
+            return
+        there = [pid for number, pid in self._by_pid if number == host.number]
+        self.say(f"{host} is gone" + (f", and {len(there)} peers with it" if there else ""))
+        dealt = any(member.host == host.number for member in self.peers)
+        if dealt and not self._begun:
+            self.fail(BackendError(f"{host} went away before the run began"))
+        elif dealt and self._finishing:
+            self.fail(AbortedRunError(f"{host} went away before its peers had reported"))
+        for pid in there if self._begun else ():
+            self._event({"t": "exited", "pid": pid, "status": -signal.SIGKILL}, host.number)
+
     def _unexpected(self, member: Member, status: int) -> None:
         name = "the store" if member.role == "store" else self.plan.peers[member.index].name
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self.fail(AbortedRunError(f"{name} {how}, which no fault of the scenario asked for"))
+        why = f"{name} {how}, which no fault of the scenario asked for"
+        self.fail(AbortedRunError(why) if self._begun else BackendError(why))
 
     def fail(self, error: Exception) -> None:
         """End the run with an error."""
@@ -183,28 +236,29 @@ class Supervisor:
         """End a participant's process at once."""
         member.status = "down"
         if member.pid:
-            self._nursery.signal(member.pid, signal.SIGKILL)
+            self._zygote(member).signal(member.pid, signal.SIGKILL)
         self._tell_address(member, None)
 
     def pause(self, member: Member, *, stopped: bool) -> None:
         """Stop a participant's process, or let it go on."""
         if member.pid:
-            self._nursery.signal(member.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+            self._zygote(member).signal(member.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
 
     async def restart(self, member: Member) -> None:
         """Start the next life of a participant, and wait until it is up."""
         member.reborn()
         self._fork(member)
         await self._within(member.arrived.wait(), START_WITHIN_S, f"peer {member.index}, started again")
-        member.tell(self._setup(self.clock.origin_s))
+        member.tell(self._setup(self._origin_s(member)))
         await self._within(member.up.wait(), START_WITHIN_S, f"peer {member.index}, started again")
-        member.tell(self._go())
+        member.tell(self._go(member))
         self._tell_address(member, member.address)
 
     def _tell_address(self, member: Member, address: list[Any] | None) -> None:
         for other in self.members:
             if other is not member and other.status not in {"down", "starting"}:
-                other.tell({"t": "address", "peer": member.index, "to": address})
+                to = None if address is None else reachable(member, other)
+                other.tell({"t": "address", "peer": member.index, "to": to})
 
     # ---------------------------------------------------------------- ending
 
@@ -227,10 +281,27 @@ class Supervisor:
             member.tell({"t": "finish", "at_s": end_s})
         for member in alive:
             await self._within(member.finished.wait(), FINAL_WITHIN_S, f"the report of {member.role} {member.index}")
+        if self.plan.scenario.emulator.clock == "paced":
+            await self._count(alive)
+        if self._hosts is not None:
+            await self._hosts.measure_drift()
+            for member in alive:
+                if member.host and member.final is not None:
+                    member.final |= self._hosts[member.host].clock()
+
+    async def _count(self, alive: list[Member]) -> None:
+        """Have everybody count the bytes that moved, once nothing moves any more."""
+        await asyncio.sleep(QUIET_AFTER_S)
+        for member in alive:
+            member.tell({"t": "count"})
+        for member in alive:
+            await self._within(member.counted.wait(), FINAL_WITHIN_S, f"the counts of {member.role} {member.index}")
 
     async def close(self) -> None:
         """End every process and every connection. Nothing of the run is left behind."""
         self._over = True
+        if self._hosts is not None:
+            await self._hosts.close()
         self._nursery.close()
         await self._door.close()
         if self.failure.done():

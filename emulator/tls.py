@@ -1,4 +1,4 @@
-"""TLS 1.3 between the machines of a run: both ends show a certificate of the run's own authority, names do not matter."""
+"""TLS 1.3 between the machines of a run: both ends show a certificate of the run's own authority; names are nothing."""
 
 import hashlib
 import os

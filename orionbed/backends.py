@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
 
 from orionbed.plan import Plan
 from orionbed.results import RunResult
@@ -46,6 +47,20 @@ class Backend(Protocol):
 
     def bandwidth_curve(self, scenario: Scenario, seed: int, jobs: int) -> list[dict[str, object]]:
         """Return tokens/s and relative speed against the median uplink (the simulator alone)."""
+
+
+class Joining(Protocol):
+    """What a backend offers whose peers can live on several machines."""
+
+    def join(
+        self, address: str, token: str, *, slots: int, host: str, certificates: Path | None, say: Callable[[str], None]
+    ) -> Literal["over", "gone", "interrupted"]:
+        """Let peers of the run at `address` live on this machine until it ends; return how that came about."""
+
+
+def load_joining() -> Joining:
+    """Import what lets this machine join a run of the emulator."""
+    return cast(Joining, import_module("emulator.api"))
 
 
 def load(name: str) -> Backend:

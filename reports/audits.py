@@ -29,22 +29,29 @@ def rows(run: Run) -> list[Row]:
     return [_row(entry) for entry in run.items("emulator.audit.rules")]
 
 
+def failure(run: Run) -> str:
+    """Return the sentence that says which rules were broken; nothing when none was."""
+    if not isinstance(run.get("emulator.audit"), dict):
+        return ""
+    broken = [row for row in rows(run) if row.broken]
+    if broken:
+        rules = "; ".join(f"{row.rule}, “{row.text}”" for row in broken)
+        return f"{'Rule' if len(broken) == 1 else 'Rules'} {rules} did not hold."
+    return "A rule did not hold." if run.get("emulator.audit.ok") is False else ""
+
+
 def line(run: Run) -> Line | None:
     """Return the audit's result in a line, or None when the run was not audited."""
     if not isinstance(run.get("emulator.audit"), dict):
         return None
     found = rows(run)
-    broken = [row.rule for row in found if row.broken]
     unchecked = [row.rule for row in found if row.outcome == "not checked"]
     note = ""
     if found:
         note = f"{fmt.number(len(found) - len(unchecked))} of {fmt.number(len(found))} rules checked"
         note += f", not checked: {', '.join(unchecked)}" if unchecked else ""
-    if broken:
-        what = f"{'rule' if len(broken) == 1 else 'rules'} {', '.join(broken)}"
-        return Line("audit", "BROKEN", f"{what} did not hold; {note}")
-    if run.get("emulator.audit.ok") is False:
-        return Line("audit", "BROKEN", note)
+    if failure(run):
+        return Line("audit", "FAILED", note)
     if found and len(unchecked) == len(found):
         return Line("audit", "not checked", note)
     return Line("audit", "passed", note)

@@ -25,10 +25,10 @@ _CLOCKS: Final = {
 
 @dataclass(frozen=True)
 class Panel:
-    """The panel of the first screen. `void` and `ended` say in a sentence why the run is no result, or not whole."""
+    """The panel of the first screen; `stops` say in a word and a sentence why the run is no result, or not whole."""
 
-    void: str
-    ended: str
+    void: bool
+    stops: Sequence[Line]
     lines: Sequence[Line]
 
 
@@ -38,9 +38,12 @@ def panel(run: Run) -> Panel | None:
         return None
     lines = [_clock(run), _length(run), _processes(run), _bytes(run), _model(run), *lateness(run)]
     lines += [line for line in (audits.line(run), faults.line(run)) if line is not None]
+    stops = [Line("VOID.", void(run)), Line("Ended early:", "" if run.is_void else _stop(run.get("aborted")))]
+    if failure := audits.failure(run):
+        stops.append(Line("The audit failed.", f"{failure} {_VOID}"))
     return Panel(
-        void=void(run),
-        ended="" if run.get("emulator.void") else _stop(run.get("aborted")),
+        void=run.is_void,
+        stops=[line for line in stops if line.value],
         lines=[line for line in lines if line.value != fmt.ABSENT],
     )
 
@@ -54,14 +57,18 @@ def lateness(run: Run) -> list[Line]:
             value = f"p99 {milliseconds(p99)}" + (", OVER THE LIMIT" if what in _too_late(run) else "")
             note = f"limit {milliseconds(limit)}; p50 {milliseconds(p50)}, max {milliseconds(most)}"
             lines.append(Line(f"lateness of {what}", value, f"{note}; {fmt.number(count)} measured"))
-    return lines or [Line("lateness", "none", "nothing waited for a clock, so nothing could be late")]
+    if not lines and run.get("emulator.clock") in _CLOCKS:
+        return [Line("lateness", "none", "nothing waited for a clock, so nothing could be late")]
+    return lines or [Line("lateness", "not measured", "no peer has reported")]
 
 
 def void(run: Run) -> str:
     """Return in plain words that and why a run is void; nothing for one that is not."""
-    if not run.get("emulator.void"):
+    if not run.is_void:
         return ""
     late = [f"one in a hundred {what} was later than {milliseconds(p99_s)}" for what, p99_s in _too_late(run).items()]
+    if not late and audits.failure(run):
+        return f"The run’s account is wrong. {_VOID}"
     if not late:
         why = _stop(str(run.get("aborted") or "").removeprefix("void: "))
         return f"{why[:1].upper()}{why[1:]} {_VOID}".strip()
@@ -87,7 +94,7 @@ def memory(run: Run) -> Line | None:
 def notes(runs: Sequence[Run]) -> list[str]:
     """Return what a reader must know before comparing runs of which one is an emulation."""
     emulated = [run for run in runs if isinstance(run.get("emulator"), dict)]
-    found = [f"{run.name} is VOID: its numbers are no result." for run in emulated if run.get("emulator.void")]
+    found = [f"{run.name} is VOID: its numbers are no result." for run in emulated if run.is_void]
     if not emulated:
         return found
     spreads = []

@@ -11,7 +11,7 @@ from reports.sections import Line
 
 _NAMES_SHOWN: Final = 6
 _NOTHING: Final = "hit nothing"
-_NOT_RECOVERED: Final = "NOT RECOVERED"
+_NOT_RECOVERED: Final = "NOT BY THE END"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def line(run: Run) -> Line | None:
         f"{fmt.number(count)} {words}"
         for words, count in (
             ("hit nothing", sum(row.hit == _NOTHING for row in found)),
-            ("not recovered from", sum(row.recovered == _NOT_RECOVERED for row in found)),
+            ("not recovered from by the end", sum(row.recovered == _NOT_RECOVERED for row in found)),
         )
         if count
     ]
@@ -54,14 +54,14 @@ def sentence(run: Run) -> str:
     """Return what the faults did in sentences."""
     found = rows(run)
     text = f"{fmt.number(len(found))} {'fault was' if len(found) == 1 else 'faults were'} injected."
-    missed = [row.name for row in found if row.hit == _NOTHING]
+    missed = [f"“{row.name}”" for row in found if row.hit == _NOTHING]
     if missed:
         text += (
             f" {_listed(missed)} hit nothing, so this run shows nothing about {'it' if len(missed) == 1 else 'them'}."
         )
-    lost = [row.name for row in found if row.recovered == _NOT_RECOVERED]
+    lost = [f"“{row.name}”" for row in found if row.recovered == _NOT_RECOVERED]
     if lost:
-        text += f" The run did not recover from {_listed(lost)}."
+        text += f" By its end the run had not recovered from {_listed(lost)}."
     destroyed = [entry.get("destroyed_bytes") for entry in run.items("faults")]
     total = sum(value for value in destroyed if isinstance(value, int | float))
     if total:
@@ -80,7 +80,7 @@ def _row(entry: dict[str, Any]) -> Row:
         what=str(entry.get("what") or ""),
         hit=_hit(entry.get("hit")),
         destroyed=fmt.data(entry.get("destroyed_bytes")),
-        recovered=_recovered(entry.get("recovered")),
+        recovered=_recovered(entry),
     )
 
 
@@ -101,12 +101,17 @@ def _hit(value: Any) -> str:
     return "yes" if value is True else fmt.number(value) if isinstance(value, int | float) else str(value)
 
 
-def _recovered(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else _NOT_RECOVERED
-    if isinstance(value, int | float):
-        return fmt.duration(value)
-    return str(value) if value else fmt.ABSENT
+def _recovered(entry: dict[str, Any]) -> str:
+    """Return when the run was over the fault; what hit nothing leaves nothing to recover from."""
+    at_s, value = entry.get("recovered_s"), entry.get("recovered")
+    if at_s is not None:
+        return f"at {fmt.duration(at_s)}"
+    if isinstance(value, str):
+        return value
+    if value:
+        return "yes" if value is True else f"at {fmt.duration(value)}"
+    known = value is not None or "recovered_s" in entry
+    return _NOT_RECOVERED if known and _hit(entry.get("hit")) != _NOTHING else fmt.ABSENT
 
 
 def _listed(names: list[str]) -> str:

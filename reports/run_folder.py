@@ -65,6 +65,11 @@ class Run:
         """The run's id; its folder's name when the manifest has none (a folder still being written has another)."""
         return str(self.manifest.get("run") or self.folder.name)
 
+    @property
+    def is_void(self) -> bool:
+        """Whether the run is no result: it was too late for its clock, or its account was found wrong."""
+        return bool(self.get("emulator.void")) or str(self.get("aborted") or "").startswith("void")
+
     def get(self, key: str) -> Any:
         """Return the summary's value at a dotted key, or None."""
         return lookup(self.summary, key)

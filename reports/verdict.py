@@ -62,7 +62,7 @@ def sentence(run: Run) -> str:
     """Return the verdict, computed from the numbers; parts whose numbers are missing are left out."""
     peers, mfu = run.number("layout.num_peers"), run.number(first_present(run, "mfu"))
     where = f"On {fmt.number(peers)} {gpu_name(run)} peers joined by the internet" if peers else "In this run"
-    if run.get("emulator.void"):
+    if run.is_void:
         where = f"VOID, no result: {where[0].lower()}{where[1:]}"
     text = f"{where} this model trains at {fmt.percent(mfu)} MFU"
     share = run.number("datacenter.relative_speed")

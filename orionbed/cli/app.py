@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from orionbed.cli.check import check
+from orionbed.cli.crosscheck import crosscheck
 from orionbed.cli.ending import EXIT_VOID, Interrupted, explained, interruptible, tolerant
 from orionbed.cli.inspect_runs import compare, list_command, report, show
+from orionbed.cli.peer import peer
 from orionbed.cli.run import run
 from orionbed.cli.schedule import schedule
 from orionbed.cli.upkeep import clean, doctor, schema
@@ -26,12 +28,14 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "run": run,
+    "peer": peer,
     "report": report,
     "ls": list_command,
     "show": show,
     "compare": compare,
     "schedule": schedule,
     "validate": validate,
+    "crosscheck": crosscheck,
     "schema": schema,
     "doctor": doctor,
     "clean": clean,

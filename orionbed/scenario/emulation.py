@@ -1,14 +1,33 @@
 """Section `emulator`: what is scaled down there, which clock it runs on, and how long."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from orionbed.scenario.fields import Block, Count, Duration, Positive
+from orionbed.scenario.fields import Block, Count, Duration, Loc, Positive, conflicts, unsuitable
+
+_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):(\d{1,5})")
 
 
 def _auto_tag(value: object) -> str:
     return "=name" if isinstance(value, str) else "=number"
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT`, where an IPv6 address stands in brackets. ValueError: it is neither."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found[3]) < 65536:
+        raise ValueError(f"{text!r} is no HOST:PORT, like 10.0.0.1:7777 or [fd00::1]:7777")
+    return found[1] or found[2], int(found[3])
+
+
+def _an_address(text: str) -> str:
+    try:
+        host_and_port(text)
+    except ValueError as error:
+        raise unsuitable(str(error)) from None
+    return text
 
 
 AutoOrNumber = Annotated[
@@ -56,6 +75,11 @@ class Emulator(Block):
     merges: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Training phases with merges that the run lasts (default null: to its end)."
     )
+    reference: bool = Field(
+        default=False,
+        description="Whether the plain model is trained on the same micro-batches afterwards, in one process, to hold "
+        "the weights against it (default false); for schedules with a fixed batch.",
+    )
     lateness_limit: Annotated[Duration, Field(gt=0)] = Field(
         default=0.050,
         description="The run is void when one in a hundred operations or messages is later than this, in seconds of "
@@ -65,3 +89,27 @@ class Emulator(Block):
         default=600.0,
         description="A run that has not got over a fault after so much time of it is given up (default 10 min).",
     )
+    listen: Annotated[str, AfterValidator(_an_address)] | None = Field(
+        default=None,
+        description="Where to listen for peers on other hosts, as address and port like 0.0.0.0:7777 (default null: "
+        "all peers run on this machine).",
+    )
+    remote_slots: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How many peers run on hosts that join with `orionbed peer`; they are waited for before the run "
+        "starts (default 0).",
+    )
+    join_timeout: Annotated[Duration, Field(gt=0)] = Field(
+        default=600.0, description="Longest wait for these hosts, in time of this machine (default 10 min)."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_joined(self) -> Self:
+        problems: list[tuple[Loc, str]] = []
+        if self.remote_slots and self.listen is None:
+            problems.append((("remote_slots",), "needs `listen`, where other hosts join, like 0.0.0.0:7777"))
+        if self.remote_slots and self.clock != "paced":
+            problems.append((("remote_slots",), "needs clock paced: the other clocks are for one machine"))
+        if problems:
+            raise conflicts(problems)
+        return self

@@ -26,6 +26,7 @@ SURFACE = {
         "--force",
         "--json",
     ],
+    "peer": ["--join HOST:PORT", "--token TOKEN", "--slots N = 0", "--host ADDRESS", "--certificates DIR"],
     "report": ["RUN...", "--out", "--runs = runs"],
     "ls": ["--runs = runs", "--json"],
     "show": ["RUN", "--runs = runs", "--json"],

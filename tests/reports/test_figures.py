@@ -140,6 +140,27 @@ def test_a_short_run_and_one_without_marks_draw(maker: Callable[..., Path], tmp_
     assert len(long.svg()) < 500_000
 
 
+def test_a_run_of_minutes_is_drawn_in_minutes_and_one_of_few_not_at_all(
+    maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    some = drawn(timeline, load(maker(tmp_path / "some", hours=0.5)))
+    assert "minutes since the start" in some.svg()
+    assert "near minute" in some.reading
+    assert "hours since the start" in drawn(timeline, load(maker(tmp_path / "many", hours=1.1))).svg()
+    assert timeline.draw(load(maker(tmp_path / "few", hours=4 / 60))) is None
+
+
+def test_a_bar_too_narrow_for_its_label_has_none(run_folder: Path) -> None:
+    path = run_folder / "stages.csv"
+    columns, *rows = (line.split(",") for line in path.read_text().splitlines())
+    place = columns.index("useful")
+    for row in rows[:1]:
+        row[place] = str(0.02 * sum(map(float, row[place:])))
+    path.write_text("\n".join(",".join(row) for row in [columns, *rows]) + "\n")
+    labels = re.findall(r">(\d+)\u00a0%<", drawn(stages, load(run_folder)).svg())
+    assert len(labels) == len(rows) - 1
+
+
 def test_each_stages_shares_sum_to_one(run: Run) -> None:
     found = stages.shares(run)
     assert found is not None

@@ -1,0 +1,59 @@
+"""The final weights of a run held against the plain model's, trained on the same micro-batches in one process."""
+
+import base64
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.members import Member
+from emulator.record import Record
+from orionbed.emulation import model_shape
+from orionbed.plan import Plan
+
+
+def reference_difference(plan: Plan, seed: int, record: Record, members: list[Member]) -> float | None:
+    """Return the largest difference of a weight, relative to the largest of its peer; None if nothing was told.
+
+    For schedules with a fixed batch: each pipeline is compared at the version that each of its peers ended with.
+    """
+    if plan.order is None:
+        return None
+    synced = not isinstance(plan.scenario.sync, str)
+    worst = None
+    for replica in range(plan.num_replicas):
+        steps = _steps(record, None if synced else replica)
+        for member in members:
+            if member.final is None or "weights" not in member.final:
+                continue
+            place = plan.peers[member.index]
+            if place.replica != replica:
+                continue
+            expected = _serial(plan, seed, steps[: member.final["version"]], place.stage)
+            found = np.frombuffer(base64.b64decode(member.final["weights"]), dtype=expected.dtype)
+            difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+            worst = max(worst or 0.0, difference)
+    return worst
+
+
+def _steps(record: Record, replica: int | None) -> list[list[int]]:
+    """Return the micro-batches of each step that counts, of one pipeline or of all, as any of its peers applied them."""
+    applied: dict[int, set[int]] = defaultdict(set)
+    for entry in record.entries:
+        if replica in {None, entry.replica}:
+            if entry.event == "applied":
+                applied[entry.step].add(entry.microbatch)
+            elif entry.event == "dropped":
+                for numbers in applied.values():
+                    numbers.discard(entry.microbatch)
+    return [sorted(applied[step]) for step in sorted(applied) if applied[step]]
+
+
+def _serial(plan: Plan, seed: int, batches: list[list[int]], stage: int) -> NDArray[Any]:
+    from orionbed.training.serial import train_serially
+
+    block = plan.scenario.emulator
+    weights = train_serially(model_shape(plan), seed, batches, block.optimizer, block.learning_rate)
+    holders = range(plan.num_stages) if plan.order is None else plan.order.stage_of
+    return np.concatenate([weights[chunk].numpy() for chunk, holder in enumerate(holders) if holder == stage])
