@@ -28,7 +28,7 @@ check: $(VENV)/.dev   ## lint and types
 	$(BIN)/mypy
 
 test: check           ## everything CI runs
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 bench: $(VENV)/.dev   ## speed, as ratios against a named rival in the same run
 	$(BIN)/python -m benchmarks

@@ -13,6 +13,7 @@ from emulator.orchestra import Orchestra
 from emulator.outcome import Outcome
 from emulator.supervisor import AbortedRunError, Supervisor
 from orionbed.emulation import as_emulated
+from orionbed.journal import in_order
 from orionbed.plan import Plan, make_plan
 from orionbed.results import RunResult
 
@@ -79,6 +80,7 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     )
     result.warnings += not_modelled(plan, supervisor.measured)
     result.backend_block = emulation_block(plan, supervisor, result)
+    result.journal = in_order(supervisor.record.entries)
     found = inspect(plan, seed, supervisor.record, supervisor.members, conductor.faults, end_s)
     result.backend_block["audit"] = found.as_json()
     result.faults = conductor.fault_rows(end_s)

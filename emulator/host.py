@@ -115,6 +115,7 @@ def _checked(event: Message) -> Message:
     whole = {"forked": ("pid",), "exited": ("pid", "status")}.get(what)
     if whole is None or not all(isinstance(event.get(key), int) for key in whole):
         raise ControlError(f"a host said {what!r}, which no zygote says")
-    if what == "forked" and not (isinstance(event.get("index"), int) and isinstance(event.get("life"), int)):
+    somebody = isinstance(event.get("index"), int) and isinstance(event.get("life"), int)
+    if what == "forked" and event.get("role") != "measure" and not somebody:
         raise ControlError("a host forked nobody in particular")
     return event

@@ -8,7 +8,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +26,7 @@ from orionbed.scenario.emulation import host_and_port
 
 Ending = Literal["over", "gone", "interrupted"]
 PATIENCE_S: Final = 120.0
+HANG_UP_WITHIN_S: Final = 2.0
 _AGAIN_AFTER_S: Final = 0.5
 _ORDERS: Final = {"fork", "scales", "signal"}
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -105,9 +105,7 @@ class _Guest:
         finally:
             if self._nursery is not None:
                 self._nursery.close()
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            await _hang_up(writer)
 
     # ---------------------------------------------------------------- connecting
 
@@ -124,7 +122,7 @@ class _Guest:
         except (ControlError, TimeoutError):
             raise BackendError(f"{self._joining.address} did not accept this token") from None
         finally:
-            writer.close()
+            await _hang_up(writer)
         if kept is not None:
             _write(kept, found)
         return found
@@ -158,7 +156,7 @@ class _Guest:
                 told = True
                 await asyncio.sleep(_AGAIN_AFTER_S)
         if self._token.fingerprint and _seen(writer) != self._token.fingerprint:
-            writer.transport.abort()
+            await _hang_up(writer)
             raise BackendError(f"what listens at {self._joining.address} is not the supervisor that made this token")
         keep_alive(writer.get_extra_info("socket"))
         return reader, writer
@@ -202,6 +200,14 @@ class _Guest:
         if self._nursery is None or order["t"] not in _ORDERS | {"job"}:
             raise ControlError("an order that makes no sense")
         self._nursery.order(order)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        await asyncio.wait_for(writer.wait_closed(), HANG_UP_WITHIN_S)
+    except (OSError, TimeoutError):
+        writer.transport.abort()
 
 
 def _read(path: Path) -> Credentials:

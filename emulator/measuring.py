@@ -1,12 +1,12 @@
 """How long the real work of each stage takes on one core here, before anything else runs."""
 
-import socket
 import statistics
 import time
 from typing import Any
 
 from emulator.control import Channel
 from emulator.job import Job
+from emulator.stream import dial
 from orionbed.schedule.actions import Kind
 from orionbed.training.compute import Compute
 
@@ -19,7 +19,7 @@ def measure(job: Job) -> None:
     import torch
 
     torch.set_num_threads(1)
-    channel = Channel(socket.create_connection(job.control))
+    channel = Channel(dial(job.control, job.tls))
     channel.send({"t": "hello", "role": "measure", "token": job.token, "index": -1, "life": 0})
     last = job.shape.num_chunks - 1
     found = {str(chunk): _times(job, chunk) for chunk in sorted({0, last // 2, last})}

@@ -55,7 +55,7 @@ class Supervisor:
         self._door = Door(self._token, self._expected, self._hear)
         self._nursery = Nursery(self._event)
         self._prepared = asyncio.Event()
-        self._measuring = Member(-1, "measure")
+        self._measuring: list[Member] = []
         self._begun = False
         self._finishing = False
         self._over = False
@@ -101,16 +101,26 @@ class Supervisor:
         """Wait for the other machines, and deal them their peers."""
         await self._within(hosts.gathered(), inf, "the other hosts")
         hosts.deal(self.peers)
-        for host in hosts:
-            await self._within(host.prepared.wait(), START_WITHIN_S, f"{host}: the process that peers are forked from")
+        for number in sorted({peer.host for peer in self.peers} - {0}):
+            prepared = hosts[number].prepared.wait()
+            await self._within(prepared, START_WITHIN_S, f"{hosts[number]}: the process that peers are forked from")
 
     async def _choose_scales(self) -> None:
-        self._nursery.order({"t": "fork", "role": "measure"})
-        await self._within(self._measuring.finished.wait(), START_WITHIN_S, "the measurement of the work")
-        assert self._measuring.final is not None
-        self.measured = heaviest(self._measuring.final["chunks"])
+        """Measure the work on every machine; the slowest one counts."""
+        used = sorted({peer.host for peer in self.peers} - {0})
+        zygotes: list[Nursery | Host] = [self._nursery]
+        zygotes += [self._hosts[number] for number in used if self._hosts is not None]
+        self._measuring = [Member(-1, "measure") for _ in zygotes]
+        for zygote in zygotes:
+            zygote.order({"t": "fork", "role": "measure"})
+        found = []
+        for member in self._measuring:
+            await self._within(member.finished.wait(), START_WITHIN_S, "the measurement of the work")
+            assert member.final is not None
+            found.append(heaviest(member.final["chunks"]))
+        self.measured = {kind: max(times[kind] for times in found) for kind in found[0]}
         self.scales = choose_scales(self.plan, self.measured)
-        for zygote in (self._nursery, *(self._hosts or ())):
+        for zygote in zygotes:
             zygote.order({"t": "scales", "payload_scale": self.scales.payload_scale})
 
     def _zygote(self, member: Member) -> Nursery | Host:
@@ -154,7 +164,7 @@ class Supervisor:
 
     def _expected(self, hello: Message) -> Member | None:
         if hello.get("role") == "measure":
-            return self._measuring
+            return next((one for one in self._measuring if one.writer is None), None)
         index = hello.get("index")
         if not isinstance(index, int) or not 0 <= index < len(self.members):
             return None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orionbed.journal import Entry
 from orionbed.ledger import Ledger
 from orionbed.plan import Plan
 from orionbed.schedule.actions import Kind
@@ -44,7 +45,8 @@ class RunResult:
     `work_s[kind]` and `num_done[kind]` are seconds and counts of finished operations per peer; `thrown_s` and
     `unfinished_s` are the parts of `work_s` spent on micro-batches that were dropped, or still in the pipeline at the
     end. `other_s[peer, cause]` is all the rest of each peer's time, by cause code of `orionbed.tracing`.
-    `aborted` says why a run ended before its target; empty for a run that reached it. `backend_block` is what this
+    `aborted` says why a run ended before its target; empty for a run that reached it. `journal` is what
+    peers wrote down themselves, where they are processes. `backend_block` is what this
     backend alone has to say; it stands in the summary under the backend's name.
     """
 
@@ -79,6 +81,7 @@ class RunResult:
     aborted: str = ""
     warnings: list[dict[str, str]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
+    journal: list[Entry] = field(default_factory=list)
     backend_block: dict[str, Any] = field(default_factory=dict)
 
     @property

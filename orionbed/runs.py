@@ -23,7 +23,7 @@ PACKAGES = ("orionbed", "simpy", "numpy", "pydantic", "matplotlib", "torch")
 RUN_FILES = (
     *("scenario.yaml", "resolved.yaml", "manifest.json", "summary.json", "warnings.json", "log.txt", "report.html"),
     *("steps.csv", "timeline.csv", "marks.csv", "stages.csv", "peers.csv", "curve.csv", "bands.csv"),
-    *("trace.npz", "trace.json.gz"),
+    *("trace.npz", "trace.json.gz", "journal.json"),
 )
 FIGURES, FIGURE_ENDINGS = "figures", (".svg", ".png", ".csv")
 _PARTIAL = re.compile(r"\.(?:.+\.)?partial-(\d+)")

@@ -66,11 +66,13 @@ def sentence(run: Run) -> str:
     ours = run.number("microbatches.applied")
     if theirs is None or ours is None:
         return text
+    found = f"{fmt.number(theirs)} micro-batches were applied"
     if theirs == ours:
-        return f"{text} By its own count {fmt.number(theirs)} micro-batches were applied, as in the account below."
-    return (
-        f"{text} BY ITS OWN COUNT {fmt.number(theirs)} MICRO-BATCHES WERE APPLIED, the account has {fmt.number(ours)}."
-    )
+        return f"{text} By its own count {found}, as in the account below."
+    if theirs < ours:
+        own = "which leaves out gradients that no optimizer step had used by the end"
+        return f"{text} By its own count, {own}, {found}; the account below has {fmt.number(ours)}."
+    return f"{text} BY ITS OWN COUNT {found}, MORE THAN THE ACCOUNT HAS, {fmt.number(ours)}."
 
 
 def _row(entry: dict[str, Any]) -> Row:

@@ -12,7 +12,7 @@ from reports.run_folder import Run
 from reports.sections import Line
 
 _ABOUT_THE_SAME: Final = 0.05
-_LENGTHS: Final = {"startup": "start-up", "training": "training", "merging": "merging"}
+_LENGTHS: Final = {"startup": "start-up", "training": "training"}
 _WHAT: Final = ("operations", "messages")
 _QUANTILES: Final = ("p50_s", "p99_s", "max_s", "count")
 _VOID: Final = "Read no number of this page as a result."

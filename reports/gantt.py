@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from orionbed.tracing import Trace
 from reports.palette import WORK_COLOURS, WORK_LABELS, cause_colour, cause_phrase
+from reports.run_folder import Table
 
 MAX_SPANS: Final = 5000
 MAX_TRANSFERS: Final = 3000
 MAX_ROWS: Final = 96
 TICKS_PER_S: Final = 10_000
 """The script's unit of time: a tenth of a millisecond."""
+_ABSENT: Final = ("down", "benched")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,31 @@ class Window:
             "styles": [style.as_dict() for style in self.styles],
             "spans": flat.ravel().tolist(),
         }
+
+
+def with_absences(trace: Trace, marks: Table | None) -> Trace:
+    """Return the trace with a span for each time that a peer was down, as the run's marks have it.
+
+    Backends mark absences and do not trace them: the peer's row would be empty. A trace that has its own stays.
+    """
+    worked = trace["end_s"][_is(trace, "lane", "compute")]
+    if marks is None or not len(worked) or _is(trace, "kind", "down").any() or "down" not in trace.kinds:
+        return trace
+    peer, start_s, end_s = (marks.numbers(name) for name in ("peer", "t_s", "end_s"))
+    end_s = np.minimum(end_s, worked.max())
+    down = (np.array(marks.text("kind")) == "down") & (peer >= 0) & (peer < len(trace.peers)) & (start_s < end_s)
+    peers = peer[down].astype(np.int64)
+    codes, first = np.unique(trace["peer"], return_index=True)
+    stage, replica = np.full((2, max(len(trace.peers), int(codes.max()) + 1)), -1)
+    stage[codes], replica[codes] = trace["stage"][first], trace["replica"][first]
+    nothing, none = np.full(len(peers), -1), np.zeros(len(peers))
+    added = {
+        "step": nothing, "stage": stage[peers], "replica": replica[peers], "peer": peers,
+        "lane": none + trace.lanes.index("compute"), "kind": none + trace.kinds.index("down"), "microbatch": nothing,
+        "attempt": none, "start_s": start_s[down], "end_s": end_s[down], "bytes": none, "cause": none,
+    }  # fmt: skip
+    columns = {name: np.concatenate([trace[name], added[name].astype(trace[name].dtype)]) for name in trace}
+    return Trace(columns, peers=trace.peers, lanes=trace.lanes, kinds=trace.kinds, causes=trace.causes)
 
 
 def window(trace: Trace, max_spans: int = MAX_SPANS) -> Window | None:
@@ -144,7 +171,7 @@ def _styles(trace: Trace, index: NDArray[np.int64]) -> tuple[tuple[Style, ...], 
     for code in codes.tolist():
         if code < len(trace.kinds):
             name = trace.kinds[code]
-            form = "transfer" if name == "send" else "work"
+            form = "transfer" if name == "send" else "idle" if name in _ABSENT else "work"
             styles.append(Style(WORK_LABELS.get(name, name), WORK_COLOURS.get(name, "#9aa3ad"), form))
         else:
             name = trace.causes[code - len(trace.kinds)]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orionbed.tracing import Trace
 from reports import audits, chrome_trace, emulated, faults, gantt, orders, sections, verdict
 from reports import formatting as fmt
 from reports.compare import compare
@@ -72,7 +71,7 @@ def _article(run: Run, prefix: str, out: Path) -> dict[str, Any]:
         plot = module.draw(run)
         if plot is not None:
             pictures[plot.name] = _picture(plot, prefix, out)
-    window = _window(run.trace)
+    window = _window(run)
     if window is not None:
         plot = gantt_figure.draw(window)
         pictures[plot.name] = _picture(plot, prefix, out)
@@ -132,8 +131,10 @@ def _picture(plot: Plot, prefix: str, out: Path) -> Picture:
     return Picture(plot.title, plot.reading, "" if plot.raster else plot.inline(prefix), address)
 
 
-def _window(trace: Trace | None) -> gantt.Window | None:
-    return gantt.window(trace) if trace is not None and trace.num_spans else None
+def _window(run: Run) -> gantt.Window | None:
+    if run.trace is None or not run.trace.num_spans:
+        return None
+    return gantt.window(gantt.with_absences(run.trace, run.table("marks")))
 
 
 def _bands(run: Run) -> list[list[str]]:

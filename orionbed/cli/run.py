@@ -82,6 +82,7 @@ def _given_text(name: str) -> bytes | None:
 
 def _write_run(job: _Job, folder: Path, console: "Console") -> None:
     from orionbed import backends
+    from orionbed.journal import to_json
     from orionbed.plan import make_plan
     from orionbed.runs import command_line, git_state, manifest, write_json
     from orionbed.summary import summarise
@@ -102,6 +103,8 @@ def _write_run(job: _Job, folder: Path, console: "Console") -> None:
     write_tables(result, folder)
     if result.trace is not None:
         result.trace.save(folder / "trace.npz")
+    if result.journal:
+        (folder / "journal.json").write_text(to_json(result.journal), encoding="utf-8")
     write_json(folder / "summary.json", summary)
     write_json(folder / "warnings.json", summary["warnings"])
     write_json(

@@ -8,8 +8,8 @@ import orionbed
 from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_mean, nearest
 
 FOLDER = Path(orionbed.__file__).resolve().parent.parent / "scenarios"
-PEERS = "peers"
-"""The folder of scenarios of other systems; their names may be given with or without it."""
+FOLDERS = ("peers", "agreement")
+"""Folders of scenarios: other systems, and comparisons of two backends; names may be given with or without them."""
 
 
 def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:
@@ -18,14 +18,15 @@ def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:
 
 
 def scenarios() -> list[str]:
-    """What the packaged scenarios are called, those of other systems behind their folder: `minimal`, `peers/...`."""
-    return names() + [f"{PEERS}/{name}" for name in names(PEERS)]
+    """What the packaged scenarios are called, those in a folder behind its name: `minimal`, `peers/...`."""
+    return names() + [f"{folder}/{name}" for folder in FOLDERS for name in names(folder)]
 
 
 def _inside(name: str) -> str | None:
     """The packaged scenario that `name` means, as `scenarios` calls it, or None."""
     inside = name.removeprefix("scenarios/").removesuffix(".yaml")
-    return next((known for known in (inside, f"{PEERS}/{inside}") if known in scenarios()), None)
+    places = (inside, *(f"{folder}/{inside}" for folder in FOLDERS))
+    return next((known for known in places if known in scenarios()), None)
 
 
 def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | None = None) -> tuple[Path, str] | None:

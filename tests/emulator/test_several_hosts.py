@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ HOME = "127.0.0.1"
 PATIENCE_S = 90.0
 TINY = """\
 name: tiny
-title: Four peers for a second
+title: Four peers for a moment
 model: {layers: 4, hidden: 512, ffn: 2048, heads: 8, kv_heads: 8, vocab: 1024}
 batch: {sequence: 512, sequences: 4}
 pipeline: {stages: 2, replicas: 2, boundary: {kind: resbm, width: 32}, schedule: {kind: queue, window: 4}}
@@ -31,7 +32,7 @@ churn: none
 datacenter: {link: 25 GB/s, delay: 5 us, horizon: 10 s}
 cost: {gpu_hour: $1.25, egress_per_gb: $0.09, prices_as_of: 2026-06}
 emulator: {width: 32, tokens: 16, vocab: 64, time_dilation: 4, lateness_limit: 10 s}
-run: {duration: 0.5 s, trace: summary}
+run: {duration: 1.5 s, trace: summary}
 report: {uplinks: []}
 """
 # Whoever runs the tests in the background ignores SIGINT, and children inherit that. The report is not tested here.
@@ -130,9 +131,8 @@ def ended(process: "subprocess.Popen[str]") -> int:
     return process.wait(PATIENCE_S)
 
 
-def finals(lab: Lab) -> dict[str, object]:
-    summary: dict[str, object] = json.loads((lab.folder / "out/summary.json").read_text("utf-8"))
-    return summary
+def summary(lab: Lab) -> Any:
+    return json.loads((lab.folder / "out/summary.json").read_text("utf-8"))
 
 
 @pytest.mark.slow
@@ -146,24 +146,23 @@ def test_a_run_with_two_joined_hosts(lab: Lab) -> None:
     for text in ("2 slots", "1 slots", "3 of 3 slots have joined", "4 of 4 processes are up", "its clock drifted by"):
         assert text in log
     assert lab.log("first").endswith("the run is over\n")
-    summary = finals(lab)
-    assert summary["aborted"] == ""
-    assert summary["emulator"]["num_processes"] == 4  # type: ignore[index]
-    assert summary["microbatches"]["applied"] > 0  # type: ignore[index]
+    assert summary(lab)["aborted"] is None
+    assert summary(lab)["microbatches"]["applied"] > 0
     (kept,) = (lab.folder / "kept").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_host_that_goes_away_takes_its_peers_with_it(lab: Lab) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 3), (signal.SIGKILL, -9)], ids=["leaves", "dies"])
+def test_a_host_that_goes_away_takes_its_peers_with_it(lab: Lab, number: int, code: int) -> None:
     run, command = lab.supervisor(f"{HOME}:{free_port()}", "run.duration=1 h", slots=2)
     first, second = (lab.start(name, *command, "--slots", "1") for name in ("first", "second"))
     wait_until(lambda: run.poll() is not None or "a second of the run takes" in lab.log("supervisor"))
     time.sleep(2.0)
-    first.send_signal(signal.SIGINT)
-    assert ended(first) == 3
-    assert "interrupted" in lab.log("first")
+    first.send_signal(number)
+    assert ended(first) == code
+    assert ("interrupted" in lab.log("first")) is (number == signal.SIGINT)
     assert (ended(run), ended(second)) == (3, 0), lab.log("supervisor")
     assert "is gone, and 1 peers with it" in lab.log("supervisor")
     assert "was killed by SIGKILL, which no fault of the scenario asked for" in lab.log("supervisor")
@@ -180,6 +179,7 @@ def test_hosts_of_a_supervisor_that_is_gone_end(lab: Lab) -> None:
     assert f"the supervisor at {command[2]} is gone, and its peers here with it" in lab.log("first")
 
 
+@pytest.mark.slow
 def test_interrupted_while_waiting_for_hosts(lab: Lab) -> None:
     run, command = lab.supervisor(f"{HOME}:{free_port()}")
     host = lab.start("first", *command, "--slots", "1")
@@ -243,6 +243,5 @@ def test_a_run_over_two_network_namespaces(lab: Lab, cabled: tuple[str, str]) ->
     assert (ended(run), ended(host)) == (0, 0), lab.log("supervisor") + lab.log("host")
     assert "host 1 (10.231.77.2) joined with 2 slots" in lab.log("supervisor")
     assert "peers listen on 10.231.77.2" in lab.log("host")
-    summary = finals(lab)
-    assert summary["aborted"] == ""
-    assert summary["microbatches"]["applied"] > 0  # type: ignore[index]
+    assert summary(lab)["aborted"] is None
+    assert summary(lab)["microbatches"]["applied"] > 0

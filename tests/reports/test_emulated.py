@@ -253,7 +253,10 @@ def test_an_audit_that_found_something_is_told_first(emulation: Callable[..., Ru
     row = audits.rows(run)[1]
     assert (row.outcome, row.broken, len(row.violations), row.violations[-1]) == ("broken 8×", True, 6, "and 3 more")
     text = text_of(build([run.folder], tmp_path).read_text())
-    assert "BY ITS OWN COUNT 11 MICRO-BATCHES WERE APPLIED, the account has 12." in text
+    assert "used by the end, 11 micro-batches were applied; the account below has 12." in text
+    found["applied"] = 13
+    run = emulation(change=lambda b: b.update(audit=found), microbatches={"created": 12, "applied": 12})
+    assert "BY ITS OWN COUNT 13 micro-batches were applied, MORE THAN THE ACCOUNT HAS, 12." in audits.sentence(run)
 
 
 def test_an_audit_without_rules_still_tells_its_result(emulation: Callable[..., Run]) -> None:
@@ -304,7 +307,7 @@ def test_a_simulation_compares_with_an_emulation(
     page = build([simulated.folder, run.folder], tmp_path / "out").read_text()
     text = text_of(page)
     assert f"{run.name} is VOID: its numbers are no result." in text
-    assert re.search(r"The runs are not cut alike \(start-up from 0 s to 43\.2 s; training from 30 s to 2\.56 h;", text)
+    assert re.search(r"The runs are not cut alike \(start-up from 0 s to 43\.2 s; training from 30 s to 2\.56 h\):", text)
     assert 'id="run2-emulated"' in page
     assert 'id="run1-emulated"' not in page
 

@@ -6,6 +6,7 @@ import pytest
 from orionbed import tracing
 from orionbed.tracing import Trace, TraceRecorder
 from reports import gantt
+from reports.run_folder import Table
 
 
 @pytest.fixture
@@ -76,6 +77,34 @@ def test_absence_counts_on_any_lane_and_a_nameless_place_goes_by_the_peers_name(
     assert sorted(window.rows) == ["beta", "stage 0 · r0"]
     assert window.from_s == 0.0
     assert [style.label for style in window.styles] == ["backward", "down"]
+
+
+def test_absences_come_from_the_marks_where_the_trace_has_none() -> None:
+    recorder = TraceRecorder(["alpha", "beta"])
+    for peer in (0, 1):
+        recorder.add(0, peer, 2, peer, tracing.LANE_COMPUTE, tracing.KIND_F, 3, 0, 0.0, 1.0, 0.0, 0)
+    recorder.add(0, 0, 2, 0, tracing.LANE_COMPUTE, tracing.KIND_F, 4, 0, 9.0, 10.0, 0.0, 0)
+    trace = recorder.table()
+    marks = Table(
+        {
+            "t_s": ["2.0", "3.0", "4.0", "12.0", "1.0"],
+            "end_s": ["8.0", "30.0", "5.0", "13.0", "2.0"],
+            "kind": ["down", "down", "merge", "down", "down"],
+            "peer": ["1", "0", "-1", "1", "7"],
+        }
+    )
+    window = gantt.window(gantt.with_absences(trace, marks))
+    assert window is not None
+    down = [style.label == "down" for style in window.styles]
+    found = [
+        (window.rows[row], start, end)
+        for row, style, start, end in zip(window.row, window.style, window.start_s, window.end_s, strict=True)
+        if down[style]
+    ]
+    assert found == [("stage 2 · r0", 3.0, 10.0), ("stage 2 · r1", 2.0, 8.0)]
+    assert [style.form for style in window.styles] == ["work", "idle"]
+    assert gantt.with_absences(trace, None) is trace
+    assert gantt.with_absences(gantt.with_absences(trace, marks), marks).num_spans == trace.num_spans + 2
 
 
 def test_a_trace_without_work_has_no_window() -> None:
