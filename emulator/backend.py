@@ -74,7 +74,7 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     result = outcome.result(
         seed=seed,
         wall_s=time.perf_counter() - started,
-        scale=supervisor.scales.payload_scale if block.clock == "paced" else 1.0,
+        scale=supervisor.scales.payload_scale,
         aborted=aborted,
         num_missed=conductor.num_missed,
     )

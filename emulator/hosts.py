@@ -56,6 +56,7 @@ class Hosts:
         self._num_enrolled = 0
         self._num_joined = 0
         self._complete = False
+        self._over = False
         self._changed = asyncio.Event()
         self._door: Door | None = None
 
@@ -150,6 +151,7 @@ class Hosts:
                 task.result()
             await tasks[1]
         except asyncio.CancelledError:
+            self._over = True
             host.order({"t": "over"})
             raise
         finally:
@@ -175,6 +177,8 @@ class Hosts:
     def _forget(self, host: Host) -> None:
         host.alive = False
         host.left.set()
+        if self._over:
+            return
         if self._complete and host.number in self._hosts:
             self._on_gone(host)
         elif self._hosts.pop(host.number, None) is not None:
@@ -196,7 +200,7 @@ class Hosts:
 
     async def close(self) -> None:
         """Send all hosts home and listen no more."""
-        self._complete = True
+        self._complete = self._over = True
         await asyncio.gather(*(host.end(ENDS_WITHIN_S) for host in self if host.alive))
         if self._door is not None:
             await self._door.close()

@@ -111,6 +111,8 @@ class Door:
                 self._hear(member, message)
         except (ControlError, TimeoutError, OSError):
             pass  # the nursery tells how a participant ended
+        except asyncio.CancelledError:
+            pass  # the program ends, as this task does now; Python 3.11 would print a cancelled one's traceback
         finally:
             self._tasks.discard(task)
             self._writers.discard(writer)

@@ -217,8 +217,6 @@ class Supervisor:
 
     def _lost(self, host: Host) -> None:
         """A host is gone, and its peers with it."""
-        if self._over:
-            return
         there = [pid for number, pid in self._by_pid if number == host.number]
         self.say(f"{host} is gone" + (f", and {len(there)} peers with it" if there else ""))
         dealt = any(member.host == host.number for member in self.peers)

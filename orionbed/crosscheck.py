@@ -53,7 +53,7 @@ def median_error(found: list[Agreement]) -> float:
 def _once(scenario: Scenario, seed: int, say: Callable[[str], None] | None) -> Agreement:
     plan = make_plan(as_emulated(scenario), seed)
     emulated = backends.load("emulator").run(plan, seed=seed, say=say)
-    options: dict[str, Any] = {} if scenario.emulator.merges is None else {"max_epochs": scenario.emulator.merges}
+    options: dict[str, Any] = {"fetches": False, "max_epochs": scenario.emulator.merges}
     simulated = backends.load("sim").run(plan, seed=seed, **options)
     speeds = _speeds(plan, simulated, emulated)
     return Agreement(

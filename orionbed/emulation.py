@@ -19,7 +19,8 @@ NOISE_WIDTH = 256
 def as_emulated(scenario: Scenario) -> Scenario:
     """Return the scenario that the emulator runs, and that the simulator must run to be compared with it.
 
-    Peers start with their first weights at hand, and the `emulator` block may shorten phases and the run.
+    Peers start without delay, their first weights at hand (the simulator has an option for that), and the `emulator`
+    block may shorten phases and the run.
     """
     block = scenario.emulator
     changes: dict[str, object] = {"run.startup": 0.0, "run.trace": "full"}

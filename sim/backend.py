@@ -40,8 +40,9 @@ class Progress:
 class _Run:
     """One run from start-up to its last micro-batch."""
 
-    def __init__(self, plan: Plan, seed: int) -> None:
+    def __init__(self, plan: Plan, seed: int, *, fetches: bool) -> None:
         self.plan = plan
+        self.fetches = fetches
         self.seed = seed
         self.streams = Streams(seed)
         self.clock = Clock()
@@ -52,7 +53,7 @@ class _Run:
         self.rebalancing = Rebalancing(self.engine, self.merging)
         self.churn = None if isinstance(churn, str) else Churn(self.engine, self.merging, self.rebalancing)
         self.epochs: list[Epoch] = []
-        self.startup_s = 0.0
+        self.startup_s = inf
         self.startup_read_bytes = 0.0
         self.done = False
         self.aborted = ""
@@ -81,7 +82,7 @@ class _Run:
     def _start_up(self) -> Generator[simpy.Event, Any, None]:
         """Every peer fetches its stage's first weights; then the scenario's own start-up time passes."""
         fetched = []
-        for peer in self.engine.peers:
+        for peer in self.engine.peers if self.fetches else ():
             event = self.clock.event()
             weight_bytes = float(self.plan.stages[peer.stage].weight_bytes)
             self.network.from_storage(peer.index, weight_bytes, succeed, event)
@@ -137,7 +138,7 @@ class _Run:
             self.churn.close()
         if self.engine.in_training:
             self._end_epoch(self.clock.now)
-        elif self.startup_s and not self.done:  # the run ended within a merge
+        elif self.startup_s < inf and not self.done:  # the run ended within a merge
             self._end_epoch(self._training_end_s)
 
     def _last_applied_s(self) -> float:
@@ -152,13 +153,14 @@ def run(
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] | None = None,  # noqa: ARG001  (the simulator has nothing to say)
     max_epochs: int | None = None,
+    fetches: bool = True,
 ) -> RunResult:
     """Simulate `plan` to its number of tokens, its duration, or `max_epochs` merges, whichever comes first.
 
-    `progress` is called about every ten simulated minutes.
+    `progress` is called about every ten simulated minutes. Without `fetches` all peers have their first weights.
     """
     started = time.perf_counter()
-    the_run = _Run(plan, plan.scenario.run.seed if seed is None else seed)
+    the_run = _Run(plan, plan.scenario.run.seed if seed is None else seed, fetches=fetches)
     the_run.go(progress, max_epochs)
     the_run.engine.ledger.check()
     return _result(the_run, time.perf_counter() - started)
@@ -177,7 +179,7 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         backend="sim",
         seed=run.seed,
         duration_s=run.clock.now,
-        startup_s=min(run.startup_s or run.clock.now, run.clock.now),
+        startup_s=min(run.startup_s, run.clock.now),
         applied_s=np.frombuffer(engine.applied_s, dtype=np.float64),
         ledger=engine.ledger,
         epochs=run.epochs,

@@ -40,9 +40,8 @@ class Emulator(Block):
 
     clock: Literal["paced", "virtual", "cpu"] = Field(
         default="paced",
-        description="`paced` (default): operations and transfers take the plan's time, held against the machine's "
-        "clock; `virtual`: messages carry times and nobody waits, for schedules with a fixed batch; `cpu`: as virtual, "
-        "but an operation takes the processor time it was measured to take.",
+        description="What time is: `paced` (default) holds the plan's times against the machine's clock; `virtual` "
+        "waits for nothing, `cpu` likewise with measured processor times; both for fixed batches.",
     )
     layers: Count | None = Field(
         default=None, description="Layers of the scaled-down model (default null: one for each piece of the model)."

@@ -48,6 +48,7 @@ SURFACE = {
         "--json",
     ],
     "validate": ["--only NAME ...", "--data DIR", "--document FILE", "--png FILE", "--jobs = 0", "--summary", "--json"],
+    "crosscheck": ["SCENARIO", "--set KEY=VALUE ...", "--seeds = 0", "--json"],
     "schema": [],
     "doctor": [],
     "clean": ["--runs = runs", "--all"],

@@ -354,7 +354,7 @@ WRONG: list[tuple[str, ...]] = [
     ),
     ("name: base", "name: base\nfaults: none", "2:9: faults: must be a list of faults like [{id: k1, ...}],"),
     ("name: base", "name: base\nfaults: [3]", "2:10: faults.0: must be a mapping of `key: value` with the keys id,"),
-    ("name: base", "name: base\nemulator: 3", "2:11: emulator: must be a mapping of `key: value`, not 3"),
+    ("name: base", "name: base\nemulator: 3", "2:11: emulator: must be a mapping of `key: value` with the keys clock,"),
     (
         "name: base",
         "name: base\nreport: {uplinks: [1 Mbps, 0 Mbps, 3]}",

@@ -307,7 +307,9 @@ def test_a_simulation_compares_with_an_emulation(
     page = build([simulated.folder, run.folder], tmp_path / "out").read_text()
     text = text_of(page)
     assert f"{run.name} is VOID: its numbers are no result." in text
-    assert re.search(r"The runs are not cut alike \(start-up from 0 s to 43\.2 s; training from 30 s to 2\.56 h\):", text)
+    assert re.search(
+        r"The runs are not cut alike \(start-up from 0 s to 43\.2 s; training from 30 s to 2\.56 h\):", text
+    )
     assert 'id="run2-emulated"' in page
     assert 'id="run1-emulated"' not in page
 

@@ -14,6 +14,7 @@ import yaml
 
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply, load, to_yaml
+from orionbed.scenario.emulation import Emulator
 from orionbed.scenario.keys import members
 from orionbed.scenario.layout import Measured
 from orionbed.scenario.schedules import Boundary, Schedule
@@ -235,7 +236,7 @@ ELSEWHERE = {
     "uncertain": "drawn from by run --samples, tested with it",
     "faults.seed": "for the backends that inject faults, tested with their resolution",
     "faults.heal_at": "for the backends that inject faults, tested with their resolution",
-    "emulator": "for the emulator backend",
+    **{f"emulator.{name}": "for the emulator, tested with it" for name in Emulator.model_fields},
     "real": "for the real backend",
 }
 

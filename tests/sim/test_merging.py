@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from orionbed import waterfall
+from orionbed.butterfly import butterfly_bytes
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, load
 from orionbed.tracing import CAUSE_BENCHED
 from sim.backend import run
-from orionbed.butterfly import butterfly_bytes
 
 Make = Callable[..., Scenario]
 SLOW: dict[str, Any] = {"network__uplink": 80e6, "network__downlink": 160e6, "peers__overhead": 1.0}
