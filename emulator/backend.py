@@ -87,6 +87,7 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     if not found.ok and not result.aborted:
         broken = next(rule for rule in found.rules if not rule.ok)
         result.aborted = f"void: the ledger breaks rule {broken.rule} ({broken.text}): {broken.violations[0]}"
+    result.backend_block["void"] = result.aborted.startswith("void")
     return result
 
 

@@ -1,15 +1,14 @@
 """From what the participants reported to the result of a run, in the form that every backend gives."""
 
-from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 
 from emulator.members import Member
-from emulator.record import Record
+from emulator.record import Record, Span
+from emulator.tally import Tally, in_vain
 from orionbed import tracing
-from orionbed.journal import Entry
-from orionbed.ledger import Ledger, MicrobatchRecord
+from orionbed.journal import in_order
 from orionbed.plan import Plan
 from orionbed.results import Floats, RunResult
 from orionbed.schedule.actions import KINDS, Kind
@@ -22,48 +21,6 @@ _KIND_OF_CODE: dict[int, Kind] = {
     tracing.KIND_W: "W",
     tracing.KIND_STEP: "STEP",
 }
-
-
-def ledger_of(entries: list[Entry], num_chunks: int) -> tuple[Ledger, Floats]:
-    """Return the ledger that journals tell of, and the seconds at which micro-batches had been used by all chunks.
-
-    A micro-batch that all chunks have used and that was dropped all the same (its step was given up) counts as dropped.
-    """
-    ledger = Ledger(num_chunks)
-    uses: Counter[int] = Counter()
-    finished: dict[int, float] = {}
-    dropped: dict[int, tuple[float, str]] = {}
-    retried: set[int] = set()
-    created: dict[int, float] = {}
-    for entry in entries:
-        number = entry.microbatch
-        if entry.event == "created":
-            created[number] = entry.at_s
-        elif entry.event == "accumulated":
-            uses[number] += 1
-            if uses[number] == num_chunks:
-                finished[number] = entry.at_s
-        elif entry.event == "dropped" and number not in dropped:
-            dropped[number] = (entry.at_s, entry.detail)
-        elif entry.event == "retried":
-            retried.add(number)
-    for number in created:
-        ledger.created += 1
-        record = ledger.open[number] = MicrobatchRecord()
-        record.num_applied, record.attempts = uses[number], int(number in retried)
-        undone = number in dropped and dropped[number][1].startswith("step given up")
-        if number in finished and not undone:
-            ledger.apply(number)
-        elif number in dropped:
-            ledger.drop(number, dropped[number][1].partition(":")[0].partition(" [")[0])
-    times = sorted(
-        at_s
-        for number, at_s in finished.items()
-        if number in created
-        and number not in ledger.open
-        and not (number in dropped and dropped[number][1].startswith("step given up"))
-    )
-    return ledger, np.array(times, dtype=np.float64)
 
 
 class Outcome:
@@ -79,11 +36,11 @@ class Outcome:
     def result(self, *, seed: int, wall_s: float, scale: float, aborted: str, num_missed: int) -> RunResult:
         """Return the result of the run."""
         record, plan = self._record, self._plan
-        ledger, applied_s = ledger_of(sorted(record.entries, key=lambda e: e.at_s), plan.num_chunks)
-        work, done = self._operations()
-        thrown, unfinished = self._in_vain(
-            ledger, {entry.microbatch for entry in record.entries if entry.event == "dropped"}
-        )
+        tally = Tally(in_order(record.entries), plan.num_chunks)
+        ledger, applied_s = tally.ledger(), tally.applied_s()
+        operations = [s for s in record.spans if s.lane == tracing.LANE_COMPUTE and s.kind in _KIND_OF_CODE]
+        work, done = self._operations(operations)
+        thrown, unfinished = (self._operations(spans)[0] for spans in in_vain(operations, tally, ledger))
         up, down = self._bytes(scale)
         store = self._store()
         return RunResult(
@@ -129,45 +86,15 @@ class Outcome:
         found = [m.final for m in self._members if m.role == "store" and m.final is not None]
         return found[0] if found else {}
 
-    def _zeros(self) -> dict[Kind, Floats]:
-        return {kind: np.zeros(self._num_peers) for kind in KINDS}
-
-    def _operations(self) -> tuple[dict[Kind, Floats], dict[Kind, Any]]:
-        work, done = self._zeros(), {kind: np.zeros(self._num_peers, dtype=np.int64) for kind in KINDS}
-        for span in self._record.spans:
-            if span.lane == tracing.LANE_COMPUTE and span.kind in _KIND_OF_CODE:
-                kind = _KIND_OF_CODE[span.kind]
-                work[kind][span.peer] += span.end_s - span.start_s
-                done[kind][span.peer] += 1
+    def _operations(self, spans: list[Span]) -> tuple[dict[Kind, Floats], dict[Kind, Any]]:
+        """Return seconds and counts of operations by kind and peer."""
+        work = {kind: np.zeros(self._num_peers) for kind in KINDS}
+        done = {kind: np.zeros(self._num_peers, dtype=np.int64) for kind in KINDS}
+        for span in spans:
+            kind = _KIND_OF_CODE[span.kind]
+            work[kind][span.peer] += span.end_s - span.start_s
+            done[kind][span.peer] += 1
         return work, done
-
-    def _in_vain(self, ledger: Ledger, dropped: set[int]) -> tuple[dict[Kind, Floats], dict[Kind, Floats]]:
-        """Seconds of operations on micro-batches that were dropped, and on those that are still under way."""
-        thrown, unfinished = self._zeros(), self._zeros()
-        by_number: dict[int, list[Any]] = defaultdict(list)
-        for span in self._record.spans:
-            if span.lane == tracing.LANE_COMPUTE and span.kind in _KIND_OF_CODE and span.microbatch >= 0:
-                by_number[span.microbatch].append(span)
-        applied = self._applied(ledger, dropped)
-        for number, spans in by_number.items():
-            if number in applied:
-                continue
-            into = unfinished if number in ledger.open else thrown
-            for span in spans:
-                into[_KIND_OF_CODE[span.kind]][span.peer] += span.end_s - span.start_s
-        return thrown, unfinished
-
-    def _applied(self, ledger: Ledger, dropped: set[int]) -> set[int]:
-        uses: Counter[int] = Counter(e.microbatch for e in self._record.entries if e.event == "accumulated")
-        undone = {
-            e.microbatch for e in self._record.entries if e.event == "dropped" and e.detail.startswith("step given")
-        }
-        del dropped
-        return {
-            n
-            for n, count in uses.items()
-            if count >= self._plan.num_chunks and n not in ledger.open and n not in undone
-        }
 
     def _causes(self) -> Floats:
         causes = np.zeros((self._num_peers, len(CAUSES)))

@@ -170,7 +170,7 @@ class PeerParticipant(Participant):
         loop.reporter.flush(loop.account, loop.status)
 
     def _on_failed(self, what: tuple[int, Header, str]) -> None:
-        """A message could not be delivered; one that brings a state, or asks for it, has to be sent anew by somebody."""
+        """A message could not be delivered; one that brings a state or asks for it has to be sent anew."""
         target, header, _ = what
         if header["k"] in {"Q", "T"}:
             self.loop.tell({"t": "not_served", "peer": self.loop.me.index if header["k"] == "Q" else target})

@@ -38,7 +38,7 @@ def reference_difference(plan: Plan, seed: int, record: Record, members: list[Me
 
 
 def _steps(record: Record, replica: int | None) -> list[list[int]]:
-    """Return the micro-batches of each step that counts, of one pipeline or of all, as any of its peers applied them."""
+    """Return the micro-batches of each step that counts, of one pipeline or of all, as its peers applied them."""
     applied: dict[int, set[int]] = defaultdict(set)
     for entry in record.entries:
         if replica in {None, entry.replica}:

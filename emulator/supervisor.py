@@ -173,6 +173,8 @@ class Supervisor:
 
     def _hear(self, member: Member, message: Message) -> None:
         what = message["t"]
+        if self._over:
+            return  # the books are closed, even if other hosts take a moment to end
         if what == "measured":
             member.final = message
             member.finished.set()

@@ -1,4 +1,4 @@
-"""Nothing lost: a journal held against eight rules, and the ledger that follows from it.
+"""Nothing lost: a journal held against eight rules.
 
 With a fixed batch per step the rules are strict: a micro-batch is applied on all chunks in one step, or on none.
 Without (the queue-driven schedule) one that did not get through may have been applied on some chunks; it is then listed
@@ -13,10 +13,8 @@ from typing import Any, Final
 from orionbed import audit_rules as rules
 from orionbed.fates import History, read
 from orionbed.faults import ResolvedFault
-from orionbed.journal import Entry, reason_of
-from orionbed.ledger import Ledger, MicrobatchRecord
+from orionbed.journal import Entry
 
-LOST: Final = "lost with a crashed peer"
 NOT_CHECKED: Final = "not checked"
 TEXTS: Final = {
     1: "Every micro-batch is applied exactly once on all chunks, or not and listed",
@@ -116,29 +114,6 @@ def audit(
         if not rule.checked:
             rule.note = NOT_CHECKED
     return Audit(made, _counts(history))
-
-
-def ledger_of(entries: Iterable[Entry], num_chunks: int, *, fixed_batch: bool = False) -> Ledger:
-    """Return the ledger that a journal tells of; what was lost with a crashed peer is dropped for that reason.
-
-    An honest journal gives a ledger that passes its own `check`; others are for `audit` to complain about.
-    """
-    ledger = Ledger(num_chunks)
-    for microbatch, fate in read(entries, num_chunks, fixed_batch=fixed_batch).fates.items():
-        ledger.created += 1
-        ledger.duplicated += fate.refused
-        record = ledger.open[microbatch] = MicrobatchRecord()
-        record.num_applied = len(fate.applied)
-        record.attempts = fate.retried
-        record.staleness = fate.staleness
-        status = fate.status(num_chunks)
-        if status == "applied":
-            ledger.apply(microbatch)
-        elif status == "dropped":
-            ledger.drop(microbatch, reason_of(fate.dropped or ""))
-        elif status == "lost":
-            ledger.drop(microbatch, LOST)
-    return ledger
 
 
 def _counts(history: History) -> dict[str, int]:

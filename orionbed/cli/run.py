@@ -95,7 +95,7 @@ def _write_run(job: _Job, folder: Path, console: "Console") -> None:
         result = job.module.run(plan, seed=seed, progress=progress, say=console.line)
     console.line("simulating the datacenter baseline")
     simulator = backends.load("sim")
-    baseline = simulator.simulate_baseline(job.scenario, seed)
+    baseline = simulator.simulate_baseline(result.plan.scenario, seed)
     summary = summarise(result, baseline, git=git_state(), started_at=started_at)
     _add_curve(job, summary, folder, console)
     _add_bands(job, summary, folder, console)

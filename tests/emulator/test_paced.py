@@ -58,7 +58,9 @@ def test_a_static_schedule_is_as_fast_as_simulated(tiny: Tiny) -> None:
 
 
 def test_peers_train_merge_and_train_again(tiny: Tiny) -> None:
-    result = run(make_plan(tiny(**paced(merge={"every": 30.0, "compute": 2.0}, emulator={"merges": 2}))))
+    result = run(
+        make_plan(tiny(**paced(merge={"every": 30.0, "compute": 2.0}, emulator={"merges": 2}, run__duration=900.0)))
+    )
     assert not result.aborted
     assert is_whole(result)
     assert len(result.epochs) == 2

@@ -1,0 +1,77 @@
+"""The plan of an emulation: every key of the `emulator` block changes what is run."""
+
+from typing import Any
+
+import pytest
+
+from emulator.scaling import choose_scales
+from orionbed.emulation import Scales, as_emulated, model_shape
+from orionbed.plan import make_plan
+from orionbed.scenario import Scenario, apply, load
+from orionbed.scenario.emulation import Emulator
+
+MEASURED = {"F": 0.002, "B": 0.006, "STEP": 0.001}
+# Seen elsewhere: what each of these does needs a run.
+IN_RUNS = {
+    "clock", "optimizer", "learning_rate", "reference", "merges", "lateness_limit", "recovery_deadline", "listen",
+    "remote_slots", "join_timeout",
+}  # fmt: skip
+CHANGES: dict[str, Any] = {
+    "layers": 8, "width": 128, "tokens": 32, "vocab": 64, "dtype": "float64", "time_dilation": 0.5,
+    "payload_scale": 7.0, "training": 30.0,
+}  # fmt: skip
+
+
+def scenario_with(**changes: Any) -> Scenario:
+    return apply(load("minimal"), {f"emulator.{key}": value for key, value in changes.items()})
+
+
+def planned(scenario: Scenario) -> tuple[object, ...]:
+    emulated = as_emulated(scenario)
+    plan = make_plan(emulated)
+    return model_shape(plan), choose_scales(plan, MEASURED), emulated.merge
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_every_key_changes_what_is_run(key: str) -> None:
+    assert planned(scenario_with(**{key: CHANGES[key]})) != planned(scenario_with())
+
+
+def test_every_key_is_looked_at() -> None:
+    assert set(Emulator.model_fields) == CHANGES.keys() | IN_RUNS
+
+
+def test_the_boundary_keeps_its_ratio() -> None:
+    shape = model_shape(make_plan(scenario_with(width=256)))
+    assert shape.boundary is not None
+    assert shape.hidden / shape.boundary == 2048 / 32
+    whole = apply(scenario_with(), {"pipeline.boundary": {"kind": "none"}})
+    assert model_shape(make_plan(whole)).boundary is None
+
+
+def test_every_piece_of_the_model_has_a_layer_at_least() -> None:
+    assert model_shape(make_plan(scenario_with(layers=1))).layers_per_chunk == (1, 1, 1, 1)
+    assert model_shape(make_plan(scenario_with(layers=6))).layers_per_chunk == (2, 2, 1, 1)
+
+
+def test_orion_as_it_is_fits_in_ten_minutes() -> None:
+    scenario = as_emulated(load("orion-100b"))
+    plan = make_plan(scenario)
+    scales = choose_scales(plan, MEASURED)
+    assert not isinstance(scenario.merge, str)
+    merge_s = 13 * 60.0  # what the simulator gives for one
+    assert (scenario.merge.every + merge_s) * scales.time_dilation < 420.0
+    shape = model_shape(plan)
+    assert scales.payload(plan.boundary_bytes) >= shape.boundary_bytes
+
+
+def test_transfers_keep_their_time() -> None:
+    scales = Scales(time_dilation=0.2, payload_scale=1000.0)
+    assert scales.payload(2_304_000.0) == 2304
+    assert scales.payload(1.0) == 1
+
+
+def test_without_merges_training_is_the_length_of_the_run() -> None:
+    scenario = as_emulated(apply(scenario_with(training=45.0), {"merge": "none"}))
+    assert scenario.run.duration == 45.0
+    assert scenario.run.startup == 0.0
