@@ -1,6 +1,5 @@
 """Run a plan on the emulator."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from emulator.coordinator import Coordinator
 from emulator.honesty import emulation_block, not_modelled, refuse
 from emulator.inspection import inspect
+from emulator.interrupts import run_interruptibly
 from emulator.orchestra import Orchestra
 from emulator.outcome import Outcome
 from emulator.supervisor import AbortedRunError, Supervisor
@@ -41,7 +41,7 @@ def run(
     the_seed = plan.scenario.run.seed if seed is None else seed
     emulated = make_plan(as_emulated(plan.scenario), the_seed)
     refuse(emulated)
-    return asyncio.run(_run(emulated, the_seed, progress, say or (lambda _text: None)))
+    return run_interruptibly(_run(emulated, the_seed, progress, say or (lambda _text: None)))
 
 
 async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, say: Callable[[str], None]) -> RunResult:
@@ -69,7 +69,7 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     finally:
         await supervisor.close()
     done = {m.index for m in supervisor.peers if m.final is not None}
-    supervisor.record.close(end_s, done)
+    supervisor.record.close(end_s, done, len(plan.peers))
     outcome = Outcome(plan, supervisor.record, supervisor.members, end_s)
     result = outcome.result(
         seed=seed,

@@ -56,6 +56,15 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "compare with the simulator only with synchronous: false",
             )
         )
+    transport = scenario.network.transport
+    if scenario.emulator.clock == "paced" and (transport.slow_start_after_idle or not transport.keep_warm):
+        found.append(
+            warning(
+                "not-modelled",
+                "connections stay open and warm in paced time, whatever network.transport says of that",
+                "use keep_warm: true and slow_start_after_idle: false, or clock: virtual",
+            )
+        )
     if boundary.kind not in {"none", "resbm"}:
         what = "a ResBM of the same width" if isinstance(boundary, BottleneckBoundary) else "the whole tensor"
         found.append(

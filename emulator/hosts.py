@@ -143,7 +143,8 @@ class Hosts:
             return
         keep_alive(writer.get_extra_info("socket"))
         self._num_joined += 1
-        host = Host(self._num_joined, str(writer.get_extra_info("peername")[0]), slots, writer)
+        name = writer.get_extra_info("peername") or ["gone already"]
+        host = Host(self._num_joined, str(name[0]), slots, writer)
         tasks = [asyncio.ensure_future(work) for work in (self._welcome(host), host.listen(reader, self._on_event))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

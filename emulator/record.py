@@ -134,10 +134,13 @@ class Record:
         lost.cause_s[tracing.CAUSE_DOWN] += until_s - since_s
         self.marks.append(Mark(since_s, until_s, "down", peer))
 
-    def close(self, end_s: float, finished: set[int]) -> None:
+    def close(self, end_s: float, finished: set[int], num_peers: int) -> None:
         """Account for all time to the end of the run, also of those who are away or could not tell any more."""
         for peer in list(self._crashed_s):
-            self._away(peer, max(life for index, life in self.lives if index == peer), end_s)
+            self._away(peer, self._last_life(peer), end_s)
             finished = finished | {peer}
-        for peer in {index for index, _ in self.lives} - finished:
-            self.lost_life(peer, max(life for index, life in self.lives if index == peer), end_s)
+        for peer in set(range(num_peers)) - finished:
+            self.lost_life(peer, self._last_life(peer), end_s)
+
+    def _last_life(self, peer: int) -> int:
+        return max((life for index, life in self.lives if index == peer), default=0)

@@ -118,8 +118,10 @@ def dial(address: tuple[str, int], tls: Tls | None) -> Stream:
     return stream
 
 
-def keep_alive(sock: socket.socket) -> None:
-    """Have a connection to another machine end when that machine is not heard of any more."""
+def keep_alive(sock: socket.socket | None) -> None:
+    """Have a connection to another machine end when that machine is not heard of any more; one may be gone already."""
+    if sock is None:
+        return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", _IDLE_S), ("TCP_KEEPINTVL", _PROBE_EVERY_S), ("TCP_KEEPCNT", _PROBES)):
         sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

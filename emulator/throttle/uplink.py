@@ -11,6 +11,7 @@ from emulator.throttle.shared_clock import SharedClock
 _CHUNK_S: Final = 0.001
 _MOST_CHUNK_S: Final = 0.004
 _CHUNKS_PER_MESSAGE: Final = 8
+_SHARE_OF_WINDOW: Final = 1 / 8
 
 
 class Departure(NamedTuple):
@@ -164,6 +165,7 @@ class Uplink:
         if flow.plan.rate is not None:
             rate = min(rate, flow.plan.rate.at(start_s))
         if rate == inf:
-            return most
+            # Nothing but the window holds this flow: a chunk must be small beside it, or credits come in gulps.
+            return int(min(most, max(least, flow.plan.at(start_s).window_bytes * _SHARE_OF_WINDOW)))
         wanted = min(max(rate * _CHUNK_S, total / _CHUNKS_PER_MESSAGE), rate * _MOST_CHUNK_S)
         return int(min(max(wanted, least), most))

@@ -198,6 +198,7 @@ class QueueLoop(PeerLoop):
             return
         if header["k"] == "B":
             self._used.add(number)
+            self._release(number)  # from here on it can neither expire nor be sent again
         elif header["k"] == "F":
             if number in self._taken:
                 self.reporter.journal(self.now_s, "refused", chunk=self.stage, microbatch=number, detail="here before")

@@ -8,6 +8,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -19,15 +20,20 @@ import pytest
 
 from emulator import control, joining
 from emulator.certificates import Authority
+from emulator.control import Channel
 from emulator.enrolment import MOST_BYTES, obtain
 from emulator.hosts import Hosts, reachable
 from emulator.members import Member
-from emulator.tls import Credentials, fingerprint, stranger
+from emulator.stream import dial
+from emulator.tls import Credentials, Tls, fingerprint, stranger, tls_order
 from orionbed.backends import BackendError
 from orionbed.plan import make_plan
 from orionbed.scenario import load
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes in /proc"),
+    pytest.mark.xdist_group("emulator"),
+]
 HOME = "127.0.0.1"
 RUN_TOKEN = "the token of the run"
 HELLO = {"t": "hello", "role": "peer", "token": RUN_TOKEN, "index": 0, "life": 0}
@@ -174,6 +180,27 @@ def test_a_member_with_certificate_and_token_is_let_in() -> None:
             house.members[0].tell({"t": "setup"})
             assert (await control.read(reader))["t"] == "setup"
             assert [message["t"] for message in house.heard] == ["up"]
+
+    asyncio.run(go())
+
+
+def test_one_that_says_what_it_has_to_say_and_hangs_up_at_once_is_heard() -> None:
+    async def go() -> None:
+        async with opened() as house:
+            credentials = await house.certificate()
+            tls = Tls.from_order(tls_order(credentials, house.hosts._token.fingerprint))
+
+            def brief() -> None:
+                channel = Channel(dial((HOME, house.port), tls))
+                channel.send(HELLO)
+                channel.send({"t": "measured"})
+                channel.close()
+
+            thread = threading.Thread(target=brief)
+            thread.start()
+            while thread.is_alive() or not house.heard:
+                await asyncio.sleep(0.05)
+            assert [message["t"] for message in house.heard] == ["measured"]
 
     asyncio.run(go())
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -176,6 +177,7 @@ def test_ending_the_supervisor_leaves_nothing(
     started: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals, leftovers: Any
 ) -> None:
     assert len(leftovers.processes()) == 7  # the zygote and six peers
+    os.kill(max(leftovers.processes()), signal.SIGSTOP)  # even one that stands still goes
     started.send_signal(number)
     status = started.wait(30.0)
     assert started.stdout is not None
@@ -199,3 +201,42 @@ def test_a_peer_that_dies_by_itself_ends_the_run_with_its_name(
     started.stdout.close()
     assert status == 3, output
     assert "was killed by SIGKILL, which no fault of the scenario asked for" in output
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_any_list_of_faults_ends_in_recovery_or_a_reported_abort(tiny: Tiny, seed: int) -> None:
+    drawn = random.Random(seed)
+    scenario = tiny(**paced(run__duration=100.0, emulator={"recovery_deadline": 60.0}))
+    faults = [any_fault(drawn, number) for number in range(6)]
+    scenario = type(scenario).model_validate(
+        json.loads(scenario.model_dump_json()) | {"faults": {"seed": seed, "list": faults, "heal_at": "70 s"}}
+    )
+    result = run(make_plan(scenario))
+    waterfall.gpu_seconds(result)
+    result.ledger.check()
+    audit = result.backend_block["audit"]
+    assert [rule for rule in audit["rules"] if rule["violations"]] == []
+    assert not result.aborted or "peer to take its state from" in result.aborted or "recover" in result.aborted
+    assert len(result.faults) == len(faults)
+
+
+def any_fault(drawn: random.Random, number: int) -> dict[str, Any]:
+    """A fault of any kind at any time, on anybody."""
+    stage, replica = drawn.randrange(3), drawn.randrange(2)
+    who = drawn.choice([f"peer:s{stage:02d}r{replica}", f"replica:{replica}", "site:virginia"])
+    common = {"id": f"f{number}", "at": drawn.uniform(5.0, 60.0)}
+    lasting = common | {"for": drawn.uniform(1.0, 12.0)}
+    peer = f"peer:s{stage:02d}r{replica}"
+    return drawn.choice(
+        [
+            common
+            | {"kind": "crash", "target": peer, "restart": {"after": 3.0, "state": drawn.choice(["lost", "disk"])}},
+            lasting | {"kind": "pause", "target": peer},
+            lasting | {"kind": "slow", "target": who, "compute_factor": drawn.uniform(0.5, 4.0)},
+            lasting | {"kind": "link", "from": who, "to": "*", "capacity": "0.1x", "owd": "+30 ms"},
+            lasting | {"kind": "partition", "groups": [[who], ["*"]], "mode": drawn.choice(["blackhole", "reset"])},
+            lasting | {"kind": "corrupt", "from": who, "to": "*", "per_chunk": 0.1},
+            lasting | {"kind": "clock", "target": peer, "offset": "-3 s"},
+            lasting | {"kind": "flap", "from": who, "to": "*", "period": 2.0, "duty": 0.4},
+        ]
+    )

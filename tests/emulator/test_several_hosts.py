@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes in /proc"),
+    pytest.mark.xdist_group("emulator"),
+]
 HOME = "127.0.0.1"
 PATIENCE_S = 90.0
 TINY = """\
@@ -159,7 +162,7 @@ def test_a_host_that_goes_away_takes_its_peers_with_it(lab: Lab, number: int, co
     run, command = lab.supervisor(f"{HOME}:{free_port()}", "run.duration=1 h", slots=2)
     first, second = (lab.start(name, *command, "--slots", "1") for name in ("first", "second"))
     wait_until(lambda: run.poll() is not None or "a second of the run takes" in lab.log("supervisor"))
-    time.sleep(2.0)
+    time.sleep(8.0)  # all peers have reported by then
     first.send_signal(number)
     assert ended(first) == code
     assert ("interrupted" in lab.log("first")) is (number == signal.SIGINT)

@@ -25,6 +25,8 @@ from sim.clock import Clock
 from sim.links import PeerLinks, Transport
 from sim.network import Network
 
+pytestmark = pytest.mark.xdist_group("emulator")
+
 MBPS = 1e6 / 8.0
 SCALE = 10.0
 SMALL = {"chunk_bytes": (1024, 12 * 1024), "lead_real_s": 0.02, "dilation": 2.0}

@@ -18,6 +18,8 @@ from emulator.throttle.endpoint import Endpoint
 from emulator.throttle.paths import Path
 from emulator.throttle.rates import Rate
 
+pytestmark = pytest.mark.xdist_group("emulator")
+
 
 class Net:
     """Some endpoints that know each other, and what they told."""
