@@ -25,6 +25,7 @@ class Progress:
     now_s: float
     applied: int
     target: int | None
+    share: float | None = None
 
 
 def run(
@@ -49,9 +50,9 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     block = plan.scenario.emulator
     supervisor = Supervisor(plan, seed, expected_end_s(plan), say)
 
-    def tell(now_s: float, applied: int, target: int | None) -> None:
+    def tell(now_s: float, applied: int, target: int | None, share: float | None = None) -> None:
         if progress is not None:
-            progress(Progress(now_s, applied, target))
+            progress(Progress(now_s, applied, target, share))
 
     aborted = ""
     conductor = (Orchestra if block.clock == "paced" else Coordinator)(supervisor, tell)

@@ -24,7 +24,9 @@ MARGIN_REAL_S = 0.05
 class Orchestra:
     """Conducts one run from its first second to its last. Seconds are those of the run."""
 
-    def __init__(self, supervisor: Supervisor, progress: Callable[[float, int, int | None], None] | None) -> None:
+    def __init__(
+        self, supervisor: Supervisor, progress: Callable[[float, int, int | None, float | None], None] | None
+    ) -> None:
         self.supervisor = supervisor
         self.plan = supervisor.plan
         self.record = supervisor.record
@@ -94,12 +96,22 @@ class Orchestra:
         while True:
             now_s = clock.now()
             if self._progress is not None:
-                self._progress(max(0.0, now_s), self.record.applied, self._target)
+                self._progress(max(0.0, now_s), self.record.applied, self._target, self._share(now_s))
             enough = self._target is not None and self.record.applied >= self._target
             if enough or now_s >= self._end_s or self.merges_done >= self._max_merges:
                 return
             self.mishaps.check_recovery(now_s)
             await supervisor.sleep_until(min(self._end_s, now_s + LOOKS_EVERY_S / clock.dilation))
+
+    def _share(self, now_s: float) -> float | None:
+        """Return how much of a run is over that lasts for some merges; training and merge count as half of each."""
+        block = self.plan.scenario.merge
+        if isinstance(block, str) or self._max_merges == inf:
+            return None
+        part = 0.5 * min(1.0, max(0.0, (now_s - self._epoch_started_s) / block.every))
+        if not self.in_training:
+            part = 0.5 + PHASES.index(self._phase or PHASES[0]) / (2.0 * len(PHASES))
+        return min(1.0, (self.merges_done + part) / max(1.0, self._max_merges))
 
     async def _life(self) -> None:
         """Train and merge in turn."""
@@ -178,14 +190,15 @@ class Orchestra:
         for peer in merging:
             if peer.status == "training":
                 peer.status = "merging"
-        phase_s = at_s
+        phase_s, members = at_s, dict[int, list[int]]()
         for name in PHASES:
             taking = [
                 p for p in supervisor.peers if p.status == "merging" or (name == "download" and p.status == "benched")
             ]
             gate = self.gate = Gate(supervisor.clock, [p.index for p in taking], phase_s)
             self._phase = name
-            members = {stage: self._merging_at(stage) for stage in range(self.plan.num_stages)}
+            if name != "download":  # what is downloaded was cut for those who averaged it
+                members = {stage: self._merging_at(stage) for stage in range(self.plan.num_stages)}
             for peer in taking:
                 stage = self.plan.peers[peer.index].stage
                 peer.tell(

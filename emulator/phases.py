@@ -36,16 +36,21 @@ class Gate:
 
     async def wait(self, block: Merge) -> float:
         """Wait for the quorum, at most the phase's timeout; return the second at which that was."""
-        ticks = 0
-        while self.pending:
-            now_s = self._began_s + ticks * block.quorum_every
-            needed = max(block.quorum_floor, 1.0 - block.quorum_relax * ticks)
-            through = (self._num_peers - len(self.pending)) / self._num_peers
-            if through >= needed - 1e-12 or now_s - self._began_s >= block.timeout:
-                return max(now_s, self._last_s)
-            ticks = max(ticks, floor((self._clock.now() - self._began_s) / block.quorum_every)) + 1
-            await self._until(self._began_s + ticks * block.quorum_every, lambda: not self.pending)
-        return self._last_s
+        now_s = self._began_s
+        while not self._is_open(block, now_s):
+            ticks = floor((max(now_s, self._clock.now()) - self._began_s) / block.quorum_every + 1e-9) + 1
+            tick_s = self._began_s + ticks * block.quorum_every
+            await self._until(tick_s, lambda now_s=now_s: self._is_open(block, now_s))  # type: ignore[misc]
+            if not self._is_open(block, now_s):
+                now_s = tick_s
+        return max(now_s, self._last_s) if self.pending else self._last_s
+
+    def _is_open(self, block: Merge, now_s: float) -> bool:
+        """Whether enough are through, by the quorum of a second of the run."""
+        passed_s = now_s - self._began_s
+        needed = max(block.quorum_floor, 1.0 - block.quorum_relax * floor(passed_s / block.quorum_every + 1e-9))
+        missing = len(self.pending)
+        return not missing or passed_s >= block.timeout or 1.0 - missing / self._num_peers >= needed - 1e-12
 
     async def _until(self, at_s: float, over: Callable[[], bool]) -> None:
         while not over():

@@ -62,7 +62,7 @@ class Tally:
         elif entry.event == "dropped" and fate.dropped in {None, UNDONE}:
             fate.dropped = reason_of(entry.detail).partition(":")[0]
         elif entry.event == "retried":
-            fate.retried = True
+            fate.retried, fate.dropped = True, None
 
     @property
     def applied(self) -> set[int]:

@@ -49,6 +49,9 @@ class Console:
             return f"{state.now_s / 3600.0:6.2f} h simulated   {tokens / 1e6:8.1f} M tokens   MFU so far {mfu:.1%}"
 
         def share(state: Any) -> float:
+            known: float | None = getattr(state, "share", None)
+            if known is not None:
+                return known
             duration = plan.scenario.run.duration
             by_time = state.now_s / duration if duration else 0.0
             # Whichever end comes first.

@@ -91,30 +91,41 @@ class PeerMerge:
         elif self._phase == "partitions":
             block = loop.plan.scenario.merge
             assert not isinstance(block, str)
-            merged = self._averaged(body)
+            merged = self._averaged(body, set(header["there"]))
             loop.timeline.at(loop.now_s + block.compute, self._compute_done, (self._merge, merged))
         else:
-            loop.compute.load_weights(body)
+            loop.compute.load_weights(self._completed(body, header["there"]))
             loop.reporter.journal(
                 loop.now_s, "committed" if loop.status == "merging" else "adopted", chunk=loop.stage,
                 step=self._merge + 1, detail=loop.compute.worker.weights_hash(),
             )  # fmt: skip
             self._done()
 
-    def _averaged(self, body: bytes) -> bytes:
-        """Average every slice over its members."""
+    def _averaged(self, body: bytes, there: set[int]) -> dict[int, bytes]:
+        """Return each of this peer's slices, averaged over the members whose upload was there, if there was any."""
         dtype = np.float64 if self._loop.compute.shape.dtype == "float64" else np.float32
-        values = np.frombuffer(body, dtype=dtype)
-        merged, at = [], 0
-        for part in self._mine():
+        values, count = np.frombuffer(body, dtype=dtype), len(self._members)
+        merged, at = {}, 0
+        for place, part in enumerate(self._mine()):
             low, high = self._range(part)
             length = (high - low) // dtype().itemsize
-            rows = values[at : at + length * len(self._members)].reshape(len(self._members), length)
-            merged.append(rows.mean(axis=0).tobytes())
-            at += length * len(self._members)
-        return b"".join(merged)
+            num_rows = len(there.intersection(range(place * count, (place + 1) * count)))
+            if num_rows:
+                rows = values[at : at + length * num_rows].reshape(num_rows, length)
+                merged[part] = rows.mean(axis=0).tobytes()
+            at += length * num_rows
+        return merged
 
-    def _compute_done(self, what: tuple[int, bytes]) -> None:
+    def _completed(self, body: bytes, there: list[int]) -> bytes:
+        """Return the merged weights; slices that nobody had are this peer's own."""
+        weights, at = bytearray(self._loop.compute.weights()), 0
+        for part in there:
+            low, high = self._range(part)
+            weights[low:high] = body[at : at + high - low]
+            at += high - low
+        return bytes(weights)
+
+    def _compute_done(self, what: tuple[int, dict[int, bytes]]) -> None:
         loop = self._loop
         merge, merged = what
         if merge != self._merge or self._phase != "partitions":
@@ -126,10 +137,11 @@ class PeerMerge:
                 tracing.LANE_MERGE, tracing.KIND_AVERAGE, tracing.CAUSE_MERGE_COMPUTE, -1, (began_s, loop.now_s)
             )
         self._began_s = loop.now_s
-        keys = [self._key("merged", part) for part in self._mine()]
-        lengths = [high - low for low, high in map(self._range, self._mine())]
+        keys = [self._key("merged", part) for part in merged]
+        lengths = [len(part) for part in merged.values()]
         amounts = butterfly_bytes(float(loop.plan.stages[loop.stage].weight_bytes), max(1, len(self._members)))
-        self._send({"k": "P", "keys": keys, "lengths": lengths}, merged, amounts.partitions_up)
+        plan_bytes = amounts.partitions_up if merged else 0.0
+        self._send({"k": "P", "keys": keys, "lengths": lengths}, b"".join(merged.values()), plan_bytes)
 
     def _done(self) -> None:
         phase, self._phase = self._phase, ""

@@ -8,13 +8,17 @@ from orionbed.training.timeline import Timeline
 
 
 class StoreLoop:
-    """Keys are lists of a name, a merge, a stage and a number. What the two peers of a pair put must agree."""
+    """Keys are lists of a name, a merge, a stage and a number. What the two peers of a pair put must agree.
+
+    What is put too late, when others have been told that it is not there, is not used: all must see the same.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self.timeline = Timeline()
         self._transport = transport
         self._kept: dict[tuple[Any, ...], bytes] = {}
         self._merge = -1
+        self._too_late: set[tuple[Any, ...]] = set()
         self.num_agreeing = 0
         self.num_disagreeing = 0
         self.bytes_read = 0.0
@@ -43,6 +47,8 @@ class StoreLoop:
         self._answer(header, {"k": "A", "bytes": header["plan_bytes"]}, b"", 0.0)
 
     def _keep(self, key: tuple[Any, ...], body: bytes) -> None:
+        if key in self._too_late or key[:3] in self._too_late:
+            return
         before = self._kept.get(key)
         if before is None:
             self._kept[key] = body
@@ -52,19 +58,26 @@ class StoreLoop:
             self.num_disagreeing += 1
 
     def _get(self, header: Header) -> None:
-        found = b"".join(self._part(tuple(key), low, high) for key, low, high in header["want"])
+        found = {n: self._part(tuple(key), low, high) for n, (key, low, high) in enumerate(header["want"])}
+        there = {number: part for number, part in found.items() if part is not None}
         self.bytes_read += header["bytes"]
-        self._answer(header, {"k": "D", "bytes": header["bytes"]}, found, header["bytes"])
+        answer = {"k": "D", "bytes": header["bytes"], "there": list(there)}
+        self._answer(header, answer, b"".join(there.values()), header["bytes"])
 
-    def _part(self, key: tuple[Any, ...], low: int, high: int) -> bytes:
+    def _part(self, key: tuple[Any, ...], low: int, high: int) -> bytes | None:
+        """Return part of what is kept, None where there is nothing; from then on uploads of weights are too late."""
         name, merge, stage, _ = key
+        self._too_late.add(("weights", merge, stage))
         if name == "weights":
-            return self._kept.get(key, b"\0" * high)[low:high]
-        if key in self._kept:
-            return self._kept[key]
-        # A pair that was lost leaves its slice unmerged: everybody takes it from the first peer that uploaded.
-        first = min(number for what, at, of, number in self._kept if (what, at, of) == ("weights", merge, stage))
-        return self._kept["weights", merge, stage, first][low:high]
+            return self._kept[key][low:high] if key in self._kept else None
+        if key not in self._kept:
+            # A pair that was lost leaves its slice unmerged: everybody takes it from the first peer that uploaded.
+            uploaded = [number for *of, number in self._kept if of == ["weights", merge, stage]]
+            if not uploaded:
+                return None
+            self._kept[key] = self._kept["weights", merge, stage, min(uploaded)][low:high]
+            self._too_late.add(key)
+        return self._kept[key]
 
     def _answer(self, header: Header, answer: Header, body: bytes, plan_bytes: float) -> None:
         answer |= {"merge": header["merge"], "phase": header["phase"]}
