@@ -60,31 +60,30 @@ class Outcome:
             other_s=self._causes(),
             bytes_up=up,
             bytes_down=down,
-            bytes_boundary=sum(
-                float(m.final["bytes_boundary"])
-                for m in self._finals()
-                if "bytes_boundary" in (m.final or {}) and m.final
-            ),
+            bytes_boundary=self._sum("bytes_boundary"),
             bytes_merge_up=store.get("bytes_stored", 0.0),
             bytes_merge_down=store.get("bytes_read", 0.0),
             bytes_storage_read=store.get("bytes_read", 0.0),
             merges_missed=num_missed,
             num_moves=0,
-            num_syncs=0,
-            syncing_s=0.0,
-            bytes_sync=0.0,
+            num_syncs=round(self._sum("num_syncs") / plan.num_replicas),
+            syncing_s=self._sum("syncing_s") / plan.num_replicas,
+            bytes_sync=self._sum("bytes_sync"),
             trace=self._trace(),
-            events=sum(int((m.final or {}).get("events", 0)) for m in self._members),
+            events=int(self._sum("events")),
             wall_s=wall_s,
             aborted=aborted,
         )
 
-    def _finals(self) -> list[Member]:
-        return [member for member in self._members if member.final is not None]
+    def _finals(self, role: str = "peer") -> list[tuple[Member, dict[str, Any]]]:
+        return [(m, m.final) for m in self._members if m.role == role and m.final is not None]
+
+    def _sum(self, key: str) -> float:
+        """Return the sum over the peers of something that each told at the end."""
+        return float(sum(final.get(key, 0.0) for _, final in self._finals()))
 
     def _store(self) -> dict[str, Any]:
-        found = [m.final for m in self._members if m.role == "store" and m.final is not None]
-        return found[0] if found else {}
+        return next((final for _, final in self._finals("store")), {})
 
     def _operations(self, spans: list[Span]) -> tuple[dict[Kind, Floats], dict[Kind, Any]]:
         """Return seconds and counts of operations by kind and peer."""
@@ -100,19 +99,17 @@ class Outcome:
         causes = np.zeros((self._num_peers, len(CAUSES)))
         for (peer, _), life in self._record.lives.items():
             causes[peer] += np.array(life.cause_s)
-        for member in self._finals():
-            if member.role == "peer" and member.final is not None:
-                last = self._record.lives[member.index, member.life]
-                causes[member.index] += np.array(member.final["account"][1:]) - np.array(last.cause_s)
+        for member, final in self._finals():
+            last = self._record.lives[member.index, member.life]
+            causes[member.index] += np.array(final["account"][1:]) - np.array(last.cause_s)
         return causes
 
     def _bytes(self, scale: float) -> tuple[Floats, Floats]:
         up, down = np.zeros(self._num_peers), np.zeros(self._num_peers)
-        for member in self._finals():
-            if member.role == "peer" and member.final is not None:
-                counters = member.final["counters"]
-                up[member.index] += counters["departed_bytes"] * scale
-                down[member.index] += counters["delivered_bytes"] * scale
+        for member, final in self._finals():
+            counters = final.get("counters", {})
+            up[member.index] += counters.get("departed_bytes", 0) * scale
+            down[member.index] += counters.get("delivered_bytes", 0) * scale
         return up, down
 
     def _trace(self) -> tracing.Trace | None:

@@ -227,22 +227,26 @@ class PeerParticipant(Participant):
     def final(self) -> dict[str, Any]:
         loop, account = self.loop, self.loop.account
         loop.reporter.flush(account, "over")
-        weights = {}
-        if isinstance(loop, FixedLoop) and loop.plan.scenario.emulator.reference:
-            told = base64.b64encode(loop.compute.weights()).decode()
-            weights = {"weights": told, "version": loop.version}
-        return (
-            super().final()
-            | weights
-            | {
-                "account": [account.accounted_s, *account.cause_s],
-                "cpu_s": loop.compute.cpu_s,
-                "operations": loop.compute.num_done,
-                "bytes_boundary": loop.bytes_boundary,
-                "events": loop.timeline.num_happened,
-                "weights_hash": loop.compute.worker.weights_hash(),
-            }
-        )
+        found = super().final() | {
+            "account": [account.accounted_s, *account.cause_s],
+            "cpu_s": loop.compute.cpu_s,
+            "operations": loop.compute.num_done,
+            "bytes_boundary": loop.bytes_boundary,
+            "events": loop.timeline.num_happened,
+        }
+        if isinstance(loop, FixedLoop):
+            found |= self._final_of_pipeline(loop)
+        return found
+
+    @staticmethod
+    def _final_of_pipeline(loop: FixedLoop) -> dict[str, Any]:
+        found: dict[str, Any] = {"version": loop.version}
+        if loop.ring is not None:
+            found |= {"num_syncs": loop.ring.num_exchanges, "syncing_s": loop.ring.exchange_s}
+            found["bytes_sync"] = loop.ring.bytes_sent
+        if loop.plan.scenario.emulator.reference:
+            found["weights"] = base64.b64encode(loop.compute.weights()).decode()
+        return found
 
 
 def memory_bytes() -> int:

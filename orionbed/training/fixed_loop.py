@@ -25,7 +25,7 @@ class FixedLoop(PeerLoop):
         self.policy = fixed_policy(self.plan, self.stage, self.replica)
         self._generation = 0
         self._held_back: tuple[Action, bytes | None] | None = None
-        self._ring = None if isinstance(self.plan.scenario.sync, str) else Ring(self)
+        self.ring = None if isinstance(self.plan.scenario.sync, str) else Ring(self)
         self._summed = 0
         self.version = 0
         self.on_state: Callable[[int, bytes], None] = lambda _version, _state: None
@@ -62,8 +62,8 @@ class FixedLoop(PeerLoop):
 
     def look(self, now_s: float, gap_s: float) -> None:
         super().look(now_s, gap_s)
-        if self._ring is not None and self.account.idle and self.policy.waiting is Waiting.SYNC:
-            self._ring.begin(self.policy.num_steps)
+        if self.ring is not None and self.account.idle and self.policy.waiting is Waiting.SYNC:
+            self.ring.begin(self.policy.num_steps)
 
     # ---------------------------------------------------------------- steps
 
@@ -126,8 +126,8 @@ class FixedLoop(PeerLoop):
             self.compute.worker.load_state(self._states[version])
             self.version = version
         self.policy.num_steps = self._generation = next_step
-        if self._ring is not None:
-            self._ring.clear()
+        if self.ring is not None:
+            self.ring.clear()
         self.status = "benched"
         self.reporter.flush(self.account, "benched")
 
@@ -149,5 +149,5 @@ class FixedLoop(PeerLoop):
         self.reporter.failure(target, self.now_s, header["plan_bytes"])
 
     def on_other(self, header: Header, body: bytes) -> None:
-        if header["k"] == "R" and self._ring is not None:
-            self._ring.arrived(header, body)
+        if header["k"] == "R" and self.ring is not None:
+            self.ring.arrived(header, body)

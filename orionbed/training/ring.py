@@ -27,6 +27,9 @@ class Ring:
         self._place = members.index(loop.me.index)
         self._next = members[(self._place + 1) % self._count]
         self._early: dict[tuple[int, int], bytes] = {}
+        self.num_exchanges = 0
+        self.exchange_s = 0.0
+        self.bytes_sent = 0.0
         self.clear()
 
     def clear(self) -> None:
@@ -62,6 +65,7 @@ class Ring:
         assert not isinstance(self._block, str)
         plan_bytes = loop.plan.stages[loop.stage].parameters * self._block.bits / 8.0 / self._count
         header = {"k": "R", "s": self._step, "r": self._round, "e": loop.generation}
+        self.bytes_sent += plan_bytes
         loop.transport.send(self._next, header, self._part(number).tobytes(), plan_bytes, loop.now_s)
 
     def arrived(self, header: Header, body: bytes) -> None:
@@ -92,6 +96,8 @@ class Ring:
         assert not isinstance(block, str)
         loop.compute.load_gradients(self._values.tobytes())
         loop.account.sync_compute_s = block.compute
+        self.num_exchanges += 1
+        self.exchange_s += loop.now_s - self._began_s
         num_microbatches = self._count * (loop.plan.order.num_microbatches if loop.plan.order else 0)
         step, began_s = self._step, self._began_s
         loop.timeline.at(loop.now_s + block.compute, lambda _: loop.agreed(step, num_microbatches, began_s))

@@ -42,7 +42,7 @@ def test_a_peer_that_crashes_and_returns_accounts_for_the_whole_run() -> None:
     record.enter(entry(10.0, "crashed"))
     record.enter(entry(15.0, "returned", life=1))
     report(record, 0, 28.0, life=1, born_s=15.0)
-    record.close(30.0, set())
+    record.close(30.0, set(), 1)
     assert seconds(record) == pytest.approx(30.0)
     assert spent(record, tracing.CAUSE_DOWN) == 5.0
     assert spent(record, tracing.CAUSE_THROWN_AWAY) == 2.0 + 2.0  # busy when last heard of, each time
@@ -53,7 +53,7 @@ def test_a_peer_that_does_not_return_is_down_to_the_end() -> None:
     record = Record(1)
     report(record, 0, 8.0, "idle")
     record.enter(entry(10.0, "crashed"))
-    record.close(30.0, set())
+    record.close(30.0, set(), 1)
     assert seconds(record) == pytest.approx(30.0)
     assert spent(record, tracing.CAUSE_DOWN) == 20.0
     assert spent(record, tracing.CAUSE_UPSTREAM) == 10.0
@@ -66,7 +66,7 @@ def test_any_number_of_lives_adds_up() -> None:
         record.enter(entry(5.0 + 10.0 * life, "crashed", life=life))
         record.enter(entry(9.0 + 10.0 * life, "returned", life=life + 1))
         report(record, 0, 12.0 + 10.0 * life, "merging", life=life + 1, born_s=9.0 + 10.0 * life)
-    record.close(50.0, {0})
+    record.close(50.0, {0}, 1)
     assert seconds(record) == pytest.approx(42.0)  # what is left the peer itself tells at the end
     assert spent(record, tracing.CAUSE_DOWN) == 16.0
     assert len(record.marks) == 4
@@ -97,9 +97,10 @@ def test_who_could_not_tell_the_end_is_accounted_for_to_the_end() -> None:
     record = Record(1)
     report(record, 0, 20.0)
     report(record, 1, 20.0)
-    record.close(30.0, {1})
+    record.close(30.0, {1}, 3)
     assert seconds(record, 0) == 30.0
     assert seconds(record, 1) == 20.0
+    assert seconds(record, 2) == 30.0  # nobody ever heard of it
     assert len(record.lives[0, 0].cause_s) == len(CAUSES)
 
 

@@ -31,7 +31,7 @@ class Circle:
         parts: list[tuple[Any, Any]] = []
         while waiting or parts:
             if waiting and (seed is None or not parts or chance.random() < 0.2):
-                waiting.pop(0).loop._ring.begin(step)
+                waiting.pop(0).loop.ring.begin(step)
             else:
                 sender, part = parts.pop(0 if seed is None else chance.randrange(len(parts)))
                 me = sender.loop.me.index
@@ -101,7 +101,7 @@ def test_a_part_ahead_of_its_step_waits(circle: Make) -> None:
 
 def test_what_travels_counts_as_an_nth_of_the_gradients(circle: Make) -> None:
     found = circle([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    found.peers[0].loop._ring.begin(0)
+    found.peers[0].loop.ring.begin(0)
     (part,) = found.peers[0].outbox
     plan = found.peers[0].loop.plan
     assert part.num_bytes == pytest.approx(plan.stages[0].parameters * 4.0 / 3.0)
