@@ -1,11 +1,13 @@
 """What an emulation must say of itself: what was scaled, how late it was, what it leaves out, and when it is void."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orionbed.backends import BackendError
 from orionbed.emulation import NOISE_WIDTH, model_shape
+from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.scenario.schedules import BottleneckBoundary
@@ -19,6 +21,8 @@ SHORT_OPERATION_S = 0.005
 
 def refuse(plan: Plan) -> None:
     """Raise BackendError for what the emulator cannot run, all of it at once."""
+    if find_spec("torch") is None:
+        raise BackendError(f"the emulator needs torch, which is not installed: pip install torch=={TORCH}")
     scenario = plan.scenario
     clock, sync = scenario.emulator.clock, scenario.sync
     problems = []

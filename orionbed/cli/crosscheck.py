@@ -1,6 +1,7 @@
 """`orionbed crosscheck`: the same scenario on the simulator and the emulator, and how far they are apart."""
 
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,10 +69,15 @@ def _plain(found: "list[Agreement]", error: float, tolerance: float, *, agrees: 
             "seed": one.seed,
             "simulated_per_s": one.simulated,
             "emulated_per_s": one.emulated,
-            "error": one.error,
+            "error": _number(one.error),
             "same_order": one.same_order,
             "void": one.void,
         }
         for one in found
     ]
-    return {"agrees": agrees, "median_error": error, "tolerance": tolerance, "runs": rows}
+    return {"agrees": agrees, "median_error": _number(error), "tolerance": tolerance, "runs": rows}
+
+
+def _number(error: float) -> float | None:
+    """Return the error as JSON knows it: null where the emulation did nothing and it is infinite."""
+    return error if isfinite(error) else None

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from orionbed.cli.options import DEFAULT_RUNS, RunsOption
+from orionbed.pinned import TORCH
 
 GIGABYTE = 1e9
 NEEDED_DISK_BYTES = 2 * GIGABYTE
-TORCH = "2.13.0"
 
 
 def schema() -> None:

@@ -240,3 +240,9 @@ def any_fault(drawn: random.Random, number: int) -> dict[str, Any]:
             lasting | {"kind": "flap", "from": who, "to": "*", "period": 2.0, "duty": 0.4},
         ]
     )
+
+
+def test_a_run_that_is_late_is_void(tiny: Tiny) -> None:
+    result = run(make_plan(tiny(**paced(run__duration=10.0, emulator={"lateness_limit": 1e-7}))))
+    assert result.aborted.startswith("void: one in a hundred operations or messages was later than")
+    assert result.backend_block["void"]

@@ -12,7 +12,7 @@ from orionbed.scenario import apply, load
 from orionbed.training.shape import parameters_of
 
 QUICK = {"F": 1e-6, "B": 2e-6, "STEP": 1e-6}
-HEAVY = {"F": 0.1, "B": 0.3, "STEP": 5.0}
+HEAVY = {"F": 0.2, "B": 0.2, "STEP": 5.0}
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,17 @@ def test_heavy_work_is_bound_by_the_cores() -> None:
     assert busy / found <= 1.0 / scaling.HEADROOM + 1e-9
 
 
-def test_twice_the_cores_half_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_the_cores_twice_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of()
     before = least_dilation(plan, HEAVY)
-    monkeypatch.setattr(scaling, "num_cores", lambda: 4)
-    assert least_dilation(plan, HEAVY) == pytest.approx(before / 2.0, abs=0.03)
+    monkeypatch.setattr(scaling, "num_cores", lambda: 1)
+    assert least_dilation(plan, HEAVY) == pytest.approx(2.0 * before, abs=0.03)
+
+
+def test_the_longest_operation_must_fit_the_time_of_the_shortest() -> None:
+    plan = plan_of()
+    lopsided = {"F": 0.001, "B": 1.0}
+    assert least_dilation(plan, lopsided) == pytest.approx(2.0 / shortest_s(plan), abs=0.02)
 
 
 def test_an_optimizer_step_does_not_count() -> None:

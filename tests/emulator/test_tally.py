@@ -128,9 +128,7 @@ def test_what_was_never_created_does_not_count() -> None:
 def test_work_in_vain_is_that_on_what_was_dropped_or_is_under_way() -> None:
     journal = Journal().begins(0).uses(0, 1).uses(0, 0).begins(1).write("dropped", 1, detail="peer lost").begins(2)
     found = tally(journal)
-    spans = [
-        Span(0, 0, tracing.LANE_COMPUTE, tracing.KIND_F, number, 0.0, 1.0, 0.0, 0) for number in (-1, 0, 1, 2)
-    ]
+    spans = [Span(0, 0, tracing.LANE_COMPUTE, tracing.KIND_F, number, 0.0, 1.0, 0.0, 0) for number in (-1, 0, 1, 2)]
     thrown, unfinished = in_vain(spans, found, found.ledger())
     assert [span.microbatch for span in thrown] == [1]
     assert [span.microbatch for span in unfinished] == [2]
