@@ -1,7 +1,8 @@
-"""When a phase of a merge is over: the quorum relaxes, the lost are not waited for, and every second is the true one."""
+"""When a phase of a merge is over: the quorum relaxes, the lost are not waited for, every second is the true one."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +46,7 @@ def opens(num_peers: int, *what: tuple[float, str, int], **block: Any) -> tuple[
     clock = FakeClock()
     gate = Gate(clock, range(num_peers), BEGAN_S)  # type: ignore[arg-type]
     for at_s, how, peer in what:
-        clock.to_come.append((BEGAN_S + at_s, lambda at_s=at_s, how=how, peer=peer: getattr(gate, how)(peer, BEGAN_S + at_s)))  # type: ignore[misc]  # fmt: skip
+        clock.to_come.append((BEGAN_S + at_s, partial(getattr(gate, how), peer, BEGAN_S + at_s)))
     merge = Merge.model_validate({"every": 60.0, "quorum_every": 6.0, "quorum_relax": 0.1, "timeout": 600.0} | block)
     return gate, asyncio.run(limited(gate.wait(merge))) - BEGAN_S
 

@@ -1,5 +1,7 @@
 """Who merges what: every slice by a pair, every value once, and the bytes that the published description gives."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,6 @@ def test_slices_cover_every_value_once_and_are_of_almost_equal_length(num_values
     bounds = [slice_bounds(num_values, num_slices, number) for number in range(num_slices)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == num_values
-    assert all(one[1] == other[0] for one, other in zip(bounds, bounds[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in pairwise(bounds))
     lengths = [high - low for low, high in bounds]
     assert max(lengths) - min(lengths) <= 1

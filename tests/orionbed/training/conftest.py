@@ -175,7 +175,7 @@ class Numbers:
         self.last_cpu_s = 0.0
         self.worker = self
 
-    def run(self, kind: str, chunk: int, microbatch: int, body: bytes | None) -> bytes:
+    def run(self, kind: str, chunk: int, microbatch: int, body: bytes | None) -> bytes:  # noqa: ARG002
         self.done.append((kind, chunk, microbatch))
         if kind in {"B", "W"}:
             self.gradient += microbatch + 1
@@ -186,7 +186,7 @@ class Numbers:
         self.values -= self.gradient / num_microbatches
         self.gradient[:] = 0.0
 
-    def take_loss(self, microbatch: int) -> None:
+    def take_loss(self, microbatch: int) -> None:  # noqa: ARG002
         return None
 
     def weights(self) -> bytes:

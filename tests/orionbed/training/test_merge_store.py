@@ -32,6 +32,8 @@ class Stage:
             peer.loop.on_other = merge.arrived
 
     def send(self, target: int, header: Any, body: bytes, num_bytes: float, at_s: float, *, control: bool) -> None:
+        """Take what the store sends."""
+        del at_s, control
         self._way.append((self.number, target, header, body, num_bytes))
 
     def phase(self, name: str, members: list[int], *, taking: list[int] | None = None, merge: int = 0) -> None:

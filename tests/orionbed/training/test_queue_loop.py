@@ -1,6 +1,7 @@
 """A queue-driven peer alone: where it sends, how often, what it refuses, and what it forgets."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -236,9 +237,7 @@ def test_a_peer_says_how_it_is_when_it_joins_and_ever_so_often(queue_peer: Make)
     times = sorted({mail.at_s for mail in peer.outbox.of("S")})
     assert len(times) in {4, 5}
     assert times[0] == 0.0
-    assert [later - earlier for earlier, later in zip(times[1:], times[2:], strict=False)] == pytest.approx(
-        [5.0] * (len(times) - 2)
-    )
+    assert [later - earlier for earlier, later in pairwise(times[1:])] == pytest.approx([5.0] * (len(times) - 2))
     assert {mail.target for mail in peer.outbox.of("S")} == {0, 1}
     assert all(mail.control and mail.num_bytes == 0.0 for mail in peer.outbox.of("S"))
     assert [mail.header["free"] for mail in peer.outbox.of("S")][::2][:2] == [2, 1]
