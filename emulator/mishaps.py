@@ -130,20 +130,40 @@ class Mishaps:
         synced = not isinstance(self._plan.scenario.sync, str)
         return [m for m in self._supervisor.peers if synced or self._plan.peers[m.index].replica == replica]
 
+    def begun(self, member: Member) -> None:
+        """A peer trains again."""
+        self._halted.discard(member.index)
+
+    async def agree_on_versions(self, at_s: float) -> None:
+        """Before a merge let each pipeline give up what not all of its peers have committed."""
+        if self._plan.order is None:
+            return
+        synced = not isinstance(self._plan.scenario.sync, str)
+        for replica in range(1 if synced else self._plan.num_replicas):
+            members = [member for member in self._pipeline(replica) if member.status == "merging"]
+            self._give_up(members, at_s)
+            await self._until(lambda members=members: all(m.ended.is_set() or m.status == "down" for m in members))  # type: ignore[misc]
+
     def _halt(self, replica: int) -> None:
-        """A pipeline gives up its step and goes back to the last version that all its peers have committed."""
+        """A pipeline that has lost a peer gives up its step."""
         members = self._pipeline(replica)
+        self._halted |= {member.index for member in members}
+        self._give_up(members, self._supervisor.clock.now())
+
+    @staticmethod
+    def _give_up(members: list[Member], at_s: float) -> None:
+        """Have peers go back to the last version that all of them have committed."""
+        if not members:
+            return
         version = min(member.version for member in members)
         steps = 1 + max(member.num_steps for member in members)
         for member in members:
-            self._halted.add(member.index)
             member.version = version
             member.num_steps = steps
             member.ended.clear()
-            if member.status == "training":
-                member.status = "benched"
-                now_s = self._supervisor.clock.now()
-                member.tell({"t": "give_up", "version": version, "steps": steps, "at_s": now_s})
+            if member.status in {"training", "merging"}:
+                member.status = "benched" if member.status == "training" else member.status
+                member.tell({"t": "give_up", "version": version, "steps": steps, "at_s": at_s})
 
     # ---------------------------------------------------------------- coming back
 
@@ -213,6 +233,8 @@ class Mishaps:
             at_s = peer.last_at_s
         elif synced and self._plan.num_replicas > 1:
             at_s = await self._fetch(peer, peer.version)
+        elif self._plan.scenario.merge != "none":
+            return  # the whole pipeline takes part again with the next merge
         else:
             name = self._plan.peers[peer.index].name
             raise AbortedRunError(

@@ -143,6 +143,7 @@ class Orchestra:
         """Let a peer join the training phase; with a fixed batch all of a pipeline begin at the same step."""
         member.status = "training"
         member.ended.clear()
+        self.mishaps.begun(member)
         command: Message = {"t": "begin", "epoch": self.epoch, "until_s": self._until_s(), "at_s": at_s}
         if steps is not None:
             command["steps"] = steps
@@ -190,6 +191,8 @@ class Orchestra:
         for peer in merging:
             if peer.status == "training":
                 peer.status = "merging"
+        await self.mishaps.agree_on_versions(at_s)
+        version = 1 + (self.epoch if self.plan.order is None else max(p.version for p in supervisor.peers))
         phase_s, members = at_s, dict[int, list[int]]()
         for name in PHASES:
             taking = [
@@ -201,14 +204,15 @@ class Orchestra:
                 members = {stage: self._merging_at(stage) for stage in range(self.plan.num_stages)}
             for peer in taking:
                 stage = self.plan.peers[peer.index].stage
-                peer.tell(
-                    {"t": "phase", "phase": name, "merge": self.epoch, "members": members[stage], "at_s": phase_s}
-                )
+                phase = {"t": "phase", "phase": name, "merge": self.epoch, "version": version}
+                peer.tell(phase | {"members": members[stage], "at_s": phase_s})
             phase_s = await gate.wait(block)
             self.gate = None
             if name == "upload":
                 self.num_missed += len(gate.pending)
         self.record.marks.append(Mark(at_s, phase_s, "merge"))
+        for peer in taking:
+            peer.version = version
         return [p for p in taking if p.index not in gate.pending | gate.lost], phase_s
 
     def _merging_at(self, stage: int) -> list[int]:

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from emulator.control import Channel, ControlError, Message
-from emulator.headers import packed, unpacked
+from emulator.headers import sealed, unpacked
 from emulator.job import Job
 from emulator.links import make_endpoint
 from emulator.participants import Participant, make_participant
@@ -40,10 +40,7 @@ class Wire:
     ) -> None:
         """Send a message from second `at_s` of the run on."""
         assert self.endpoint is not None
-        size = self._scales.payload(num_bytes) if num_bytes else 0
-        padded = body if len(body) >= size else body + bytes(size - len(body))
-        full = packed({**header, "sent": at_s, "length": len(body), "plan_bytes": num_bytes})
-        self.endpoint.send(target, full, padded, stamp_s=at_s, control=control)
+        self.endpoint.send(target, *sealed(header, body, num_bytes, at_s, self._scales), stamp_s=at_s, control=control)
 
 
 class Driver:

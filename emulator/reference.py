@@ -16,9 +16,10 @@ from orionbed.plan import Plan
 def reference_difference(plan: Plan, seed: int, record: Record, members: list[Member]) -> float | None:
     """Return the largest difference of a weight, relative to the largest of its peer; None if nothing was told.
 
-    For schedules with a fixed batch: each pipeline is compared at the version that each of its peers ended with.
+    For schedules with a fixed batch and without merges: each pipeline is compared at the version that each of its peers
+    ended with.
     """
-    if plan.order is None:
+    if plan.order is None or plan.scenario.merge != "none":
         return None
     synced = not isinstance(plan.scenario.sync, str)
     worst = None

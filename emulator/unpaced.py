@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from emulator.control import Channel
-from emulator.headers import packed, unpacked
+from emulator.headers import sealed, unpacked
 from emulator.job import Job
 from emulator.participants import PeerParticipant
 from emulator.post import Post
@@ -27,11 +27,8 @@ class PostWire:
     ) -> None:
         """Send a message from second `at_s` of the run on."""
         del control
-        size = self._scales.payload(num_bytes) if num_bytes else 0
-        padded = body if len(body) >= size else body + bytes(size - len(body))
-        full = {**header, "sent": at_s, "length": len(body), "plan_bytes": num_bytes}
         self._count += 1
-        self._post.send(target, self._count, packed(full), padded)
+        self._post.send(target, self._count, *sealed(header, body, num_bytes, at_s, self._scales))
         self.sent.append([target, self._count, num_bytes, at_s])
 
 

@@ -94,6 +94,19 @@ class FixedLoop(PeerLoop):
             return
         super().arrive((header, body))
 
+    def end_training(self) -> None:
+        # Stages may be a step apart: what of it counts is said when all of the pipeline have stopped.
+        self.halt()
+        self.status = "merging"
+        self.tell({"t": "ended", "epoch": self.epoch, "steps": self.policy.num_steps})
+
+    def take_merged(self, version: int, weights: bytes) -> None:
+        super().take_merged(version, weights)
+        self.version = version
+        self._made.clear()
+        self._states = {version: self.compute.worker.state()}
+        self.on_state(version, self._states[version])
+
     def created(self, microbatch: int) -> None:
         super().created(microbatch)
         self._made.setdefault(self.version, []).append(self.number_of(microbatch))
@@ -128,8 +141,9 @@ class FixedLoop(PeerLoop):
         self.policy.num_steps = self._generation = next_step
         if self.ring is not None:
             self.ring.clear()
-        self.status = "benched"
-        self.reporter.flush(self.account, "benched")
+        if self.status == "training":
+            self.status = "benched"
+        self.reporter.flush(self.account, self.status)
 
     def state_of(self, version: int) -> bytes:
         """Return a committed state; KeyError when it is no longer kept."""

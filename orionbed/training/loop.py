@@ -149,6 +149,17 @@ class PeerLoop:
                 self._wake = None
             self.end_idle(now)
 
+    def take_merged(self, version: int, weights: bytes) -> None:
+        """Take over the weights that a merge gave, as a version of the stage."""
+        self.compute.load_weights(weights)
+        self.reporter.journal(
+            self.now_s,
+            "committed" if self.status == "merging" else "adopted",
+            chunk=self.compute.chunks[0],
+            step=version,
+            detail=self.compute.worker.weights_hash(),
+        )
+
     def flush_step(self) -> None:
         """Use the gradients that have been accumulated, as a step that takes no time."""
         if self._accumulated:

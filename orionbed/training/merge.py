@@ -27,8 +27,8 @@ class PeerMerge:
         self._phase = ""
         self._began_s = 0.0
         self._merge = -1
+        self._version = -1
         self._members: list[int] = []
-        self.num_missed = 0
 
     def begin(self, command: dict[str, Any]) -> None:
         """Begin a phase."""
@@ -38,7 +38,7 @@ class PeerMerge:
             loop.account.charge(tracing.CAUSE_MERGE_WAIT if in_time else tracing.CAUSE_MERGE_TRANSFER, loop.now_s)
         self._phase = command["phase"]
         self._began_s = loop.now_s
-        self._merge, self._members = command["merge"], command["members"]
+        self._merge, self._members, self._version = command["merge"], command["members"], command["version"]
         amounts = butterfly_bytes(float(loop.plan.stages[loop.stage].weight_bytes), max(1, len(self._members)))
         if self._phase == "upload":
             key = self._key("weights", loop.me.index)
@@ -94,11 +94,7 @@ class PeerMerge:
             merged = self._averaged(body, set(header["there"]))
             loop.timeline.at(loop.now_s + block.compute, self._compute_done, (self._merge, merged))
         else:
-            loop.compute.load_weights(self._completed(body, header["there"]))
-            loop.reporter.journal(
-                loop.now_s, "committed" if loop.status == "merging" else "adopted", chunk=loop.stage,
-                step=self._merge + 1, detail=loop.compute.worker.weights_hash(),
-            )  # fmt: skip
+            loop.take_merged(self._version, self._completed(body, header["there"]))
             self._done()
 
     def _averaged(self, body: bytes, there: set[int]) -> dict[int, bytes]:

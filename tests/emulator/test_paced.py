@@ -246,3 +246,25 @@ def test_a_run_that_is_late_is_void(tiny: Tiny) -> None:
     result = run(make_plan(tiny(**paced(run__duration=10.0, emulator={"lateness_limit": 1e-7}))))
     assert result.aborted.startswith("void: one in a hundred operations or messages was later than")
     assert result.backend_block["void"]
+
+
+def test_pipelines_with_a_fixed_batch_merge_whole_versions(tiny: Tiny) -> None:
+    fault = {
+        "id": "k1",
+        "at": 12.0,
+        "kind": "crash",
+        "target": "peer:s01r1",
+        "restart": {"after": 5.0, "state": "lost"},
+    }
+    changes = QUEUE | {
+        "pipeline__schedule": {"kind": "1f1b", "microbatches": 4}, "merge": {"every": 30.0, "compute": 2.0},
+        "emulator": PACED | {"merges": 2}, "run__duration": 900.0, "faults": {"list": [fault]},
+    }  # fmt: skip
+    result = run(make_plan(tiny(**changes)))
+    assert not result.aborted
+    assert is_whole(result)
+    adopted = [entry.step for entry in result.journal if entry.event == "adopted" and entry.peer == 3]
+    committed = {(e.step, e.detail) for e in result.journal if e.event == "committed" and e.chunk == 0}
+    assert adopted
+    assert len(result.epochs) == 2
+    assert len(committed) > 4

@@ -39,7 +39,7 @@ class Stage:
     def phase(self, name: str, members: list[int], *, taking: list[int] | None = None, merge: int = 0) -> None:
         """Let a phase begin for some, and everything that follows from it happen."""
         for index in members if taking is None else taking:
-            self.merges[index].begin({"phase": name, "merge": merge, "members": members})
+            self.merges[index].begin({"phase": name, "merge": merge, "version": merge + 1, "members": members})
         self.deliver()
 
     def deliver(self) -> None:
@@ -203,8 +203,8 @@ def test_the_next_merge_has_nothing_to_do_with_the_last_one(stage: Make) -> None
 def test_answers_of_a_phase_that_is_over_are_not_heard(stage: Make) -> None:
     found, members = stage(2), [0, 1]
     found.phase("upload", members)
-    found.merges[0].begin({"phase": "partitions", "merge": 0, "members": members})
-    found.merges[0].begin({"phase": "download", "merge": 0, "members": members})
+    found.merges[0].begin({"phase": "partitions", "merge": 0, "version": 1, "members": members})
+    found.merges[0].begin({"phase": "download", "merge": 0, "version": 1, "members": members})
     found.deliver()
     assert [message["phase"] for message in found.peers[0].told] == ["upload", "download"]
 
