@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orionbed.backends import BackendError
-from orionbed.emulation import NOISE_WIDTH, model_shape
+from orionbed.emulation import NOISE_WIDTH, is_shortened, model_shape
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
@@ -58,6 +58,15 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "not-modelled",
                 "network.transport.synchronous is not emulated: messages are asynchronous",
                 "compare with the simulator only with synchronous: false",
+            )
+        )
+    if is_shortened(scenario):
+        found.append(
+            warning(
+                "shortened",
+                "emulator.training and emulator.merges cut the run short: its start and its merges weigh more in all "
+                "averages than in the scenario's own run",
+                "read the figures within training phases; published figures of whole runs are not compared here",
             )
         )
     transport = scenario.network.transport

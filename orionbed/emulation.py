@@ -28,7 +28,15 @@ def as_emulated(scenario: Scenario) -> Scenario:
         changes["merge.every"] = block.training
     elif block.training is not None:
         changes |= {"run.duration": block.training, "run.tokens": None}
+    if is_shortened(scenario):
+        # What was measured over a whole run is no yardstick for minutes of it.
+        changes["published"] = [one.model_dump() for one in scenario.published if one.kind == "input"]
     return apply(scenario, changes)
+
+
+def is_shortened(scenario: Scenario) -> bool:
+    """Whether the `emulator` block has the run end earlier, or merge more often, than the scenario says."""
+    return scenario.emulator.training is not None or scenario.emulator.merges is not None
 
 
 def model_shape(plan: Plan) -> "ModelShape":

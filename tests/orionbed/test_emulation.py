@@ -75,3 +75,10 @@ def test_without_merges_training_is_the_length_of_the_run() -> None:
     scenario = as_emulated(apply(scenario_with(training=45.0), {"merge": "none"}))
     assert scenario.run.duration == 45.0
     assert scenario.run.startup == 0.0
+
+
+def test_minutes_of_a_run_are_not_held_against_published_figures_of_days() -> None:
+    kinds = {one.kind for one in as_emulated(load("orion-100b")).published}
+    assert kinds == {"input"}
+    whole = apply(load("orion-100b"), {"emulator.training": None, "emulator.merges": None})
+    assert {one.kind for one in as_emulated(whole).published} == {"input", "prediction", "reading"}
