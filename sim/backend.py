@@ -40,7 +40,7 @@ class Progress:
 class _Run:
     """One run from start-up to its last micro-batch."""
 
-    def __init__(self, plan: Plan, seed: int, *, fetches: bool) -> None:
+    def __init__(self, plan: Plan, seed: int, *, fetches: bool = True) -> None:
         self.plan = plan
         self.fetches = fetches
         self.seed = seed

@@ -1,5 +1,6 @@
 """Running rehearsals until the machine keeps the time, and seeing that nothing is left of them."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
@@ -12,6 +13,12 @@ from emulator.throttle.counters import balance
 from emulator.throttle.rehearsal import Rehearsal, Report, rehearse
 
 ATTEMPTS = 5
+BESIDE_OTHERS = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1"
+LATER_BESIDE_OTHERS = 6.0
+"""Where other tests have the second core, deliveries may be so many times as late as on a machine of their own.
+
+The limits themselves hold for `pytest tests/emulator/throttle` on a quiet machine.
+"""
 
 
 def children() -> set[str]:
@@ -60,6 +67,7 @@ def _play() -> Play:
     def play(
         rehearsal: Rehearsal, *, frames_late_s: float = 0.002, late_s: float = np.inf, complete: bool = True
     ) -> Report:
+        late_s *= LATER_BESIDE_OTHERS if BESIDE_OTHERS else 1.0
         told = []
         for attempt in range(ATTEMPTS):
             report = rehearse(rehearsal)
