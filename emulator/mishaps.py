@@ -1,5 +1,6 @@
 """Peers that leave and come back, by churn or by a fault, for real: a process is killed, stopped, started again."""
 
+import asyncio
 from collections.abc import Callable
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from emulator.members import Member
 from emulator.supervisor import AbortedRunError
 from orionbed.faults import ResolvedFault, resolve
 from orionbed.journal import Entry
+from orionbed.plan import PeerPlan
 from orionbed.streams import Streams
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 LOOKS_EVERY_REAL_S = 0.02
 BEGIN_IN_REAL_S = 0.1
+LAST_WORDS_REAL_S = 0.1
 
 
 class Mishaps:
@@ -28,6 +31,7 @@ class Mishaps:
         self._record = orchestra.record
         self._streams = Streams(self._supervisor.seed)
         self._halted: set[int] = set()
+        self._burials: dict[int, asyncio.Task[None]] = {}
         self.faults = resolve(self._plan, self._supervisor.seed, end_s=self._supervisor.end_s)
         self.aftermath = Aftermath(self._plan, self._record, self.faults)
 
@@ -107,19 +111,29 @@ class Mishaps:
 
     def crash(self, peer: Member, at_s: float, fault: str) -> None:
         """Kill a peer's process; what only it held is lost."""
-        record, orchestra = self._record, self._orchestra
+        orchestra = self._orchestra
         was = peer.status
         self._supervisor.kill(peer)
         place = self._plan.peers[peer.index]
-        base = (peer.index, peer.life, place.stage, place.replica, self._first_chunk(place.stage))
-        record.enter(Entry(at_s, "crashed", *base, detail=fault))
-        why = f"peer lost [fault {fault}]" if fault else "peer lost"
-        for number in sorted(record.held_by(peer.index, peer.life, was_first=place.stage == 0)):
-            record.enter(Entry(at_s, "dropped", *base, number, detail=why))
+        self._burials[peer.index] = asyncio.ensure_future(self._bury(place, peer.life, at_s, fault))
         if orchestra.gate is not None:
             orchestra.gate.gone(peer.index, at_s)
         if self._plan.order is not None and was == "training":
             self._halt(place.replica)
+
+    async def _bury(self, place: PeerPlan, life: int, at_s: float, fault: str) -> None:
+        """Write down what was lost with a peer, once what it had told before has been read."""
+        await asyncio.sleep(LAST_WORDS_REAL_S)
+        record = self._record
+        base = (place.index, life, place.stage, place.replica, self._first_chunk(place.stage))
+        record.enter(Entry(at_s, "crashed", *base, detail=fault))
+        why = f"peer lost [fault {fault}]" if fault else "peer lost"
+        for number in sorted(record.held_by(place.index, life, was_first=place.stage == 0)):
+            record.enter(Entry(at_s, "dropped", *base, number, detail=why))
+
+    async def settle(self) -> None:
+        """Wait until all that was lost has been written down."""
+        await asyncio.gather(*self._burials.values())
 
     def _first_chunk(self, stage: int) -> int:
         order = self._plan.order
@@ -170,6 +184,7 @@ class Mishaps:
     async def come_back(self, peer: Member, at_s: float, *, kept: bool) -> float:
         """Start a peer again and let it join when it can; return the second at which it was up."""
         supervisor = self._supervisor
+        await self._burials[peer.index]
         await supervisor.restart(peer)
         up_s = max(at_s, supervisor.clock.now())
         peer.status = "benched"

@@ -73,6 +73,7 @@ class Orchestra:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.mishaps.settle()
         clock = self.supervisor.clock
         end_s = clock.now() + FINISH_IN_REAL_S / clock.dilation
         await self.supervisor.finish(end_s)

@@ -196,6 +196,8 @@ class PeerParticipant(Participant):
         loop.reporter.journal(
             loop.now_s, "committed", chunk=loop.stage, step=version, detail=loop.compute.worker.state_hash()
         )
+        # Told before anybody can see it: a process that is killed tells nothing any more.
+        loop.reporter.flush(loop.account, "busy")
         return version, loop.compute.worker.state()
 
     def _take_state(self, header: Header, body: bytes) -> None:
