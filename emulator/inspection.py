@@ -27,6 +27,7 @@ def inspect(  # noqa: PLR0917
         end_s=end_s,
         recovery_deadline_s=plan.scenario.emulator.recovery_deadline,
         faults=faults,
+        open_at_end=_held(plan, members),
         bytes_sent=moved.sent_bytes,
         bytes_delivered=moved.delivered_bytes,
         bytes_in_flight=moved.in_flight_bytes,
@@ -34,6 +35,14 @@ def inspect(  # noqa: PLR0917
         reference_difference=reference_difference(plan, seed, record, members),
         tolerance=TOLERANCE[plan.scenario.emulator.dtype],
     )
+
+
+def _held(plan: Plan, members: list[Member]) -> set[int] | None:
+    """Return the micro-batches that queue-driven peers held when the run ended; None where not all have told."""
+    alive = [member for member in members if member.role == "peer" and member.status not in {"down", "starting"}]
+    if plan.order is not None or any("held" not in (member.final or {}) for member in alive):
+        return None
+    return {number for member in alive if member.final for number in member.final["held"]}
 
 
 def moved_bytes(members: list[Member]) -> Balance:

@@ -235,6 +235,7 @@ class PeerParticipant(Participant):
             "operations": loop.compute.num_done,
             "bytes_boundary": loop.bytes_boundary,
             "events": loop.timeline.num_happened,
+            "held": loop.held(),
         }
         if isinstance(loop, FixedLoop):
             found |= self._final_of_pipeline(loop)

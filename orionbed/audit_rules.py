@@ -238,8 +238,8 @@ def _vanished(history: History, scope: Scope, fate: Fate) -> str:
     missing = {chunk for chunk in range(history.num_chunks) if chunk not in fate.applied}
     for chunk in sorted(missing & fate.left_out.keys()):
         return f"chunk {chunk} took a step without it at {fate.left_out[chunk]:.6g} s"
-    if scope.open_at_end is not None and fate.microbatch not in scope.open_at_end:
-        return "nobody holds it at the end of the run"
+    if scope.open_at_end is not None:
+        return "" if fate.microbatch in scope.open_at_end else "nobody holds it at the end of the run"
     # What waits in accumulators for the next step has got where it should.
     if not missing <= fate.holding and not scope.is_recent(fate.heard_s):
         return f"nothing was heard of it after {fate.heard_s:.6g} s"

@@ -104,6 +104,11 @@ class PeerLoop:
         """What messages are tagged with: those of another generation are too late."""
         return self.epoch
 
+    def held(self) -> list[int]:
+        """Return the micro-batches that are here in any form: queued, in flight, or in the accumulator."""
+        found = [self.number_of(microbatch) for microbatch in self.policy.held()]
+        return sorted({*found, *(number for _, number in self._accumulated)})
+
     def number_of(self, microbatch: int) -> int:
         """Return the number in the whole run of what the policy calls `microbatch`."""
         return microbatch
