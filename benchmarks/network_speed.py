@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from orionbed.bandwidth import PRESETS, varying_links
+from orionbed.links import Jitter
 from orionbed.streams import Streams
 from sim.clock import CAPACITY, Clock
 from sim.fairshare import FairShare
 from sim.filling import Flow, Resource
-from sim.links import Jitter, PeerLinks, Transport
+from sim.links import PeerLinks, Transport
 from sim.network import Network
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "network" / "simgrid"

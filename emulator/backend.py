@@ -48,7 +48,7 @@ def run(
 async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, say: Callable[[str], None]) -> RunResult:
     started = time.perf_counter()
     block = plan.scenario.emulator
-    supervisor = Supervisor(plan, seed, expected_end_s(plan), say)
+    supervisor = Supervisor(plan, seed, say)
 
     def tell(now_s: float, applied: int, target: int | None, share: float | None = None) -> None:
         if progress is not None:
@@ -90,8 +90,3 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
         result.aborted = f"void: the ledger breaks rule {broken.rule} ({broken.text}): {broken.violations[0]}"
     result.backend_block["void"] = result.aborted.startswith("void")
     return result
-
-
-def expected_end_s(plan: Plan) -> float | None:
-    """Return the second at which a run ends, where the scenario says it in seconds; `heal_at` of faults needs it."""
-    return plan.scenario.run.duration

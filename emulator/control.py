@@ -60,10 +60,6 @@ class Channel:
     def __init__(self, connection: Stream) -> None:
         self.socket = connection
 
-    def fileno(self) -> int:
-        """For select."""
-        return self.socket.fileno()
-
     def send(self, message: Message) -> None:
         """Send one message. Raises OSError when the other end is gone."""
         self.socket.sendall(encoded(message))

@@ -38,13 +38,9 @@ class Disk:
 
     def read(self, version: int | None = None) -> tuple[int, bytes] | None:
         """Return a version and its state, the latest if none is asked for; None when it is not there."""
-        found = None
-        for slot in self._slots:
-            head = os.pread(slot, _HEAD.size, 0)
-            if len(head) < _HEAD.size:
-                continue
-            number, length = _HEAD.unpack(head)
-            wanted = number == version if version is not None else found is None or number > found[0]
-            if length and wanted:
-                found = (number, os.pread(slot, length, _HEAD.size))
-        return found
+        kept = {self._version(slot): slot for slot in self._slots}
+        wanted = max(kept) if version is None else version
+        if wanted < 0 or wanted not in kept:
+            return None
+        slot = kept[wanted]
+        return wanted, os.pread(slot, os.fstat(slot).st_size - _HEAD.size, _HEAD.size)

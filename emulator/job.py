@@ -28,7 +28,6 @@ class Job:
     shape: ModelShape
     control: tuple[str, int]
     token: str
-    end_s: float | None
     faults: tuple[ResolvedFault, ...]
     shared: dict[tuple[str | int, ...], SharedClock] = field(default_factory=dict)
     disks: dict[int, Disk] = field(default_factory=dict)
@@ -46,8 +45,7 @@ class Job:
             shape=model_shape(plan),
             control=(order["control"][0], order["control"][1]),
             token=order["token"],
-            end_s=order["end_s"],
-            faults=resolve(plan, order["seed"], end_s=order["end_s"]),
+            faults=resolve(plan, order["seed"]),
             host=order.get("host", "127.0.0.1"),
             tls=Tls.from_order(order.get("tls")),
         )

@@ -50,7 +50,7 @@ def make_endpoint(  # noqa: PLR0917  (each is something else, and there is one c
         server_tls=None if job.tls is None else job.tls.server,
         client_tls=None if job.tls is None else job.tls.client,
     )
-    _announce(job.faults, job, index, endpoint, scale)
+    _announce(job, ways, index, endpoint, scale)
     return endpoint
 
 
@@ -95,25 +95,25 @@ def _path(job: Job, ways: Ways, index: int, peer: int, scale: float) -> Path:
     )
 
 
-def _announce(faults: tuple[ResolvedFault, ...], job: Job, index: int, endpoint: Endpoint, scale: float) -> None:
+def _announce(job: Job, ways: Ways, index: int, endpoint: Endpoint, scale: float) -> None:
     """Tell the endpoint what faults will do to its ways out, and to its credits on the ways in."""
-    touching = tuple(fault for fault in faults if any(index in pair for pair in fault.pairs))
+    touching = tuple(fault for fault in job.faults if any(index in pair for pair in fault.pairs))
     for at_s in change_times(touching):
         for peer in range(job.store):
             if peer != index and any((index, peer) in fault.pairs for fault in touching):
-                _announce_pair(touching, job, index, peer, at_s, endpoint, scale)
+                _announce_pair(touching, ways, index, peer, at_s, endpoint, scale)
 
 
 def _announce_pair(  # noqa: PLR0917
-    faults: tuple[ResolvedFault, ...], job: Job, index: int, peer: int, at_s: float, endpoint: Endpoint, scale: float
+    faults: tuple[ResolvedFault, ...], ways: Ways, index: int, peer: int, at_s: float, endpoint: Endpoint, scale: float
 ) -> None:
     state, before = (link_state(faults, index, peer, second) for second in (at_s, _before(faults, at_s)))
     if state == before:
         return
-    network = Ways(job.plan, job.seed)
-    pair_bps = min(job.plan.peers[index].uplink_bps, job.plan.peers[peer].downlink_bps)
+    peers = ways.plan.peers
+    pair_bps = min(peers[index].uplink_bps, peers[peer].downlink_bps)
     disturbed = state.capacity_bps is not None or state.capacity_factor != 1.0
-    owd_s = network.delay_s(index, peer)
+    owd_s = ways.delay_s(index, peer)
     endpoint.change(
         at_s,
         PathChange(

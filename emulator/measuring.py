@@ -4,9 +4,8 @@ import statistics
 import time
 from typing import Any
 
-from emulator.control import Channel
+from emulator.entry import connected
 from emulator.job import Job
-from emulator.stream import dial
 from orionbed.schedule.actions import Kind
 from orionbed.training.compute import Compute
 
@@ -16,11 +15,7 @@ SAMPLES = 5
 
 def measure(job: Job) -> None:
     """Tell the supervisor the median processor seconds of F, B and STEP of a first, a middle and the last chunk."""
-    import torch
-
-    torch.set_num_threads(1)
-    channel = Channel(dial(job.control, job.tls))
-    channel.send({"t": "hello", "role": "measure", "token": job.token, "index": -1, "life": 0})
+    channel = connected(job, "measure")
     last = job.shape.num_chunks - 1
     found = {str(chunk): _times(job, chunk) for chunk in sorted({0, last // 2, last})}
     channel.send({"t": "measured", "chunks": found})

@@ -32,7 +32,7 @@ class Mishaps:
         self._streams = Streams(self._supervisor.seed)
         self._halted: set[int] = set()
         self._burials: dict[int, asyncio.Task[None]] = {}
-        self.faults = resolve(self._plan, self._supervisor.seed, end_s=self._supervisor.end_s)
+        self.faults = resolve(self._plan, self._supervisor.seed)
         self.aftermath = Aftermath(self._plan, self._record, self.faults)
 
     def start(self) -> None:
@@ -125,7 +125,7 @@ class Mishaps:
         """Write down what was lost with a peer, once what it had told before has been read."""
         await asyncio.sleep(LAST_WORDS_REAL_S)
         record = self._record
-        base = (place.index, life, place.stage, place.replica, self._first_chunk(place.stage))
+        base = (place.index, life, place.stage, place.replica, self._plan.chunks_of(place.stage)[0])
         record.enter(Entry(at_s, "crashed", *base, detail=fault))
         why = f"peer lost [fault {fault}]" if fault else "peer lost"
         for number in sorted(record.held_by(place.index, life, was_first=place.stage == 0)):
@@ -134,10 +134,6 @@ class Mishaps:
     async def settle(self) -> None:
         """Wait until all that was lost has been written down."""
         await asyncio.gather(*self._burials.values())
-
-    def _first_chunk(self, stage: int) -> int:
-        order = self._plan.order
-        return stage if order is None else order.stage_of.index(stage)
 
     def _pipeline(self, replica: int) -> list[Member]:
         """Return who gives up a step together: a pipeline, or all of them where they share gradients."""

@@ -32,7 +32,6 @@ class Orchestra:
         self.record = supervisor.record
         self.in_training = False
         self.epoch = 0
-        self.until_s: float | None = None
         self.gate: Gate | None = None
         self.num_missed = 0
         self.merges_done = 0

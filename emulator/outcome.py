@@ -8,19 +8,14 @@ from emulator.members import Member
 from emulator.record import Record, Span
 from emulator.tally import Tally, in_vain
 from orionbed import tracing
+from orionbed.account import KIND_CODES
 from orionbed.journal import in_order
 from orionbed.plan import Plan
 from orionbed.results import Floats, RunResult
 from orionbed.schedule.actions import KINDS, Kind
 from orionbed.tracing import CAUSES, TraceRecorder
 
-_KIND_OF_CODE: dict[int, Kind] = {
-    tracing.KIND_F: "F",
-    tracing.KIND_B: "B",
-    tracing.KIND_I: "I",
-    tracing.KIND_W: "W",
-    tracing.KIND_STEP: "STEP",
-}
+_KIND_OF_CODE: dict[int, Kind] = {code: kind for kind, code in KIND_CODES.items()}
 
 
 class Outcome:

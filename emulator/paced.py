@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import astuple
@@ -10,11 +9,11 @@ from math import inf
 from typing import Any
 
 from emulator.control import Channel, ControlError, Message
+from emulator.entry import entered
 from emulator.headers import sealed, unpacked
 from emulator.job import Job
 from emulator.links import make_endpoint
 from emulator.participants import Participant, make_participant
-from emulator.stream import dial
 from emulator.throttle.changes import BlockChange
 from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Counters
@@ -100,16 +99,9 @@ class Driver:
 
 def run_paced(job: Job, order: dict[str, Any]) -> None:
     """Be a peer or the store until the run is over."""
-    import torch
-
-    torch.set_num_threads(1)
-    channel = Channel(dial(job.control, job.tls))
+    channel, scales = entered(job, order)
     index, life = order["index"], order["life"]
-    hello = {"t": "hello", "role": order["role"], "token": job.token, "index": index, "life": life, "pid": os.getpid()}
-    channel.send(hello)
-    start = channel.receive()
-    scales = Scales(start["time_dilation"], start["payload_scale"])
-    clock = PacedClock(start["origin_s"] or time.monotonic(), scales.time_dilation)
+    clock = PacedClock(0.0, scales.time_dilation)  # until it is known when the run begins
     wire = Wire(scales)
     participant = make_participant(job, order, wire, channel.send)
     driver = Driver(channel, participant, clock)
@@ -136,7 +128,7 @@ def run_paced(job: Job, order: dict[str, Any]) -> None:
     threading.Thread(target=driver.listen, daemon=True).start()
     try:
         driver.run()
-        participant.close(go.get("end_s"))
+        participant.close()
         for peer in range(job.store + 1):
             if peer != index:
                 endpoint.change(participant.timeline.now_s, BlockChange(peer, blocked=True))

@@ -13,6 +13,7 @@ from orionbed.training.compute import Compute
 from orionbed.training.fixed_loop import FixedLoop
 from orionbed.training.loop import Header, PeerLoop, Setup, Transport
 from orionbed.training.merge import PeerMerge
+from orionbed.training.parameters import hash_of
 from orionbed.training.queue_loop import QueueLoop
 from orionbed.training.reporting import Reporter
 from orionbed.training.store import StoreLoop
@@ -54,8 +55,8 @@ class Participant:
         elif command["t"] == "cut":
             self.on_cut(command["peer"], "connection reset")
 
-    def close(self, at_s: float | None) -> None:
-        """The run is over."""
+    def close(self) -> None:
+        """The run is over, at the second that the timeline is at."""
 
     def final(self) -> dict[str, Any]:
         """Return what is told at the end."""
@@ -84,10 +85,9 @@ class PeerParticipant(Participant):
         super().__init__()
         plan, block = job.plan, job.plan.scenario.emulator
         me = plan.peers[index]
-        chunks = [c for c, holder in enumerate(_stage_of(job)) if holder == me.stage]
         compute = Compute(
-            job.shape, chunks, seed=job.seed, optimizer=block.optimizer, learning_rate=block.learning_rate,
-            fused_last=plan.order is None,
+            job.shape, plan.chunks_of(me.stage), seed=job.seed, optimizer=block.optimizer,
+            learning_rate=block.learning_rate, fused_last=plan.order is None,
         )  # fmt: skip
         setup = Setup(
             plan, index, life, job.seed, measured=block.clock == "cpu", deferred=block.clock == "virtual",
@@ -193,12 +193,11 @@ class PeerParticipant(Participant):
         """Return this peer's state as it is, under a version of its own."""
         loop = self.loop
         version = SNAPSHOTS_FROM + round(1000.0 * loop.now_s) * loop.plan.num_replicas + loop.replica
-        loop.reporter.journal(
-            loop.now_s, "committed", chunk=loop.stage, step=version, detail=loop.compute.worker.state_hash()
-        )
+        state = loop.compute.worker.state()
+        loop.journal_version("committed", version, hash_of(state))
         # Told before anybody can see it: a process that is killed tells nothing any more.
         loop.reporter.flush(loop.account, "busy")
-        return version, loop.compute.worker.state()
+        return version, state
 
     def _take_state(self, header: Header, body: bytes) -> None:
         loop = self.loop
@@ -215,16 +214,14 @@ class PeerParticipant(Participant):
             loop.adopt(version, state)
             return
         loop.compute.worker.load_state(state)
-        loop.reporter.journal(
-            loop.now_s, "adopted", chunk=loop.stage, step=version, detail=loop.compute.worker.state_hash()
-        )
+        loop.journal_version("adopted", version, hash_of(state))
 
     def _keep(self, version: int, state: bytes) -> None:
         if self._disk is not None:
             self._disk.write(version, state)
 
-    def close(self, at_s: float | None) -> None:
-        self.loop.close(self.loop.now_s if at_s is None else at_s)
+    def close(self) -> None:
+        self.loop.close(self.loop.now_s)
 
     def final(self) -> dict[str, Any]:
         loop, account = self.loop, self.loop.account
@@ -259,10 +256,6 @@ def memory_bytes() -> int:
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
-def _stage_of(job: Job) -> range | tuple[int, ...]:
-    return range(job.plan.num_stages) if job.plan.order is None else job.plan.order.stage_of
 
 
 def make_participant(job: Job, order: dict[str, Any], transport: Transport, emit: Emit) -> Participant:

@@ -23,15 +23,15 @@ def reference_difference(plan: Plan, seed: int, record: Record, members: list[Me
         return None
     synced = not isinstance(plan.scenario.sync, str)
     worst = None
-    for replica in range(plan.num_replicas):
-        steps = _steps(record, None if synced else replica)
-        for member in members:
-            if member.final is None or "weights" not in member.final:
-                continue
+    steps = {r: _steps(record, None if synced else r) for r in ([0] if synced else range(plan.num_replicas))}
+    trained: dict[tuple[int, int], list[NDArray[Any]]] = {}
+    for member in members:
+        if member.final is not None and "weights" in member.final:
             place = plan.peers[member.index]
-            if place.replica != replica:
-                continue
-            expected = _serial(plan, seed, steps[: member.final["version"]], place.stage)
+            which = (0 if synced else place.replica, member.final["version"])
+            if which not in trained:
+                trained[which] = _serial(plan, seed, steps[which[0]][: which[1]])
+            expected = np.concatenate([trained[which][chunk] for chunk in plan.chunks_of(place.stage)])
             found = np.frombuffer(base64.b64decode(member.final["weights"]), dtype=expected.dtype)
             difference = float(np.abs(found - expected).max() / np.abs(expected).max())
             worst = max(worst or 0.0, difference)
@@ -51,10 +51,10 @@ def _steps(record: Record, replica: int | None) -> list[list[int]]:
     return [sorted(applied[step]) for step in sorted(applied) if applied[step]]
 
 
-def _serial(plan: Plan, seed: int, batches: list[list[int]], stage: int) -> NDArray[Any]:
+def _serial(plan: Plan, seed: int, batches: list[list[int]]) -> list[NDArray[Any]]:
+    """Return the weights of each chunk of the plain model after a step for each of the batches."""
     from orionbed.training.serial import train_serially
 
     block = plan.scenario.emulator
     weights = train_serially(model_shape(plan), seed, batches, block.optimizer, block.learning_rate)
-    holders = range(plan.num_stages) if plan.order is None else plan.order.stage_of
-    return np.concatenate([weights[chunk].numpy() for chunk, holder in enumerate(holders) if holder == stage])
+    return [each.numpy() for each in weights]

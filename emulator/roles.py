@@ -7,6 +7,9 @@ from emulator.job import Job
 
 def play(job: Job, order: dict[str, Any]) -> None:
     """Do what the order says, to the end."""
+    import torch
+
+    torch.set_num_threads(1)
     role = order["role"]
     if role == "measure":
         from emulator.measuring import measure

@@ -1,17 +1,13 @@
 """From a plan to ways between its participants: delays, ceilings and rates, for throttled sockets and virtual time."""
 
-from collections.abc import Callable
 from functools import cache
 from math import inf
-from pathlib import Path as FilePath
-
-import numpy as np
 
 from emulator.fluid import Fluid, Profile, Resource, Route
 from orionbed import tcp
-from orionbed.bandwidth import PRESETS, varying_links
-from orionbed.bandwidth_trace import read_trace, replay
+from orionbed.bandwidth import Direction
 from orionbed.hops import bytes_per_s_per_bps, connection_rates, one_way_delays
+from orionbed.links import jitter_of, link_profiles, link_rates
 from orionbed.plan import Plan
 from orionbed.streams import Block, Streams
 
@@ -28,7 +24,9 @@ class Ways:
         self._delays = one_way_delays(network, plan.site_names)
         self._rates = connection_rates(network, plan.site_names) * self._factor
         self._sites = [plan.site_names.index(peer.site) for peer in plan.peers]
-        self._streams = Streams(seed)
+        self._seed = seed
+        self._links = link_rates(plan)
+        self._varying = link_profiles(plan, Streams(seed))
         self.profile = cache(self._profile)
 
     def delay_s(self, source: int, target: int) -> float:
@@ -82,7 +80,7 @@ class Ways:
 
     def fresh_profile(self, resource: Resource) -> Profile:
         """Return a profile that has not been asked for any time yet, from streams of its own."""
-        return Ways(self.plan, self._streams.seed).profile(resource)
+        return Ways(self.plan, self._seed).profile(resource)
 
     def _profile(self, resource: Resource) -> Profile:
         """Return the capacity of a resource over time."""
@@ -96,21 +94,12 @@ class Ways:
         capacity = bps * self._factor
         return lambda _at_s: (capacity, inf)
 
-    def _link(self, direction: str, peer: int) -> Profile:
-        plan, kind = self.plan, self._network.variability
-        uplink = np.array([each.uplink_bps for each in plan.peers]) * self._factor
-        downlink = np.array([each.downlink_bps for each in plan.peers]) * self._factor
-        variability = PRESETS.get(kind) if kind in PRESETS else None
-        if variability is not None:
-            return varying_links(variability, uplink, downlink, self._streams)(
-                peer, "up" if direction == "up" else "down"
-            )
-        found = None
-        if kind not in PRESETS:
-            name = plan.peers[peer].name
-            found = replay(read_trace(FilePath(kind)), name, "up" if direction == "up" else "down", self._factor)
-        capacity = float((uplink if direction == "up" else downlink)[peer])
-        return found if found is not None else lambda _at_s: (capacity, inf)
+    def _link(self, direction: Direction, peer: int) -> Profile:
+        profile = None if self._varying is None else self._varying(peer, direction)
+        if profile is not None:
+            return profile
+        rate = float(self._links[direction == "down"][peer])
+        return lambda _at_s: (rate, inf)
 
 
 def make_fluid(plan: Plan, seed: int) -> Fluid:
@@ -130,23 +119,12 @@ def make_fluid(plan: Plan, seed: int) -> Fluid:
             handshake_s=ways.handshake_s(source, target),
         )
 
-    transport = network.transport
+    transport, jitter = network.transport, jitter_of(network)
+    rng = Streams(seed).get("network/jitter")  # drawn from as the simulator does
     return Fluid(
-        route, ways.profile, _jitter(plan, seed), keep_warm=transport.keep_warm,
+        route,
+        ways.profile,
+        None if jitter is None else Block(lambda size: jitter.draw(rng, size)).take,
+        keep_warm=transport.keep_warm,
         slow_start_after_idle=transport.slow_start_after_idle,
-    )  # fmt: skip
-
-
-def _jitter(plan: Plan, seed: int) -> Callable[[], float] | None:
-    """Return the extra delays of messages, drawn as the simulator draws them."""
-    block = plan.scenario.network.jitter
-    if isinstance(block, str):
-        return None
-    rng = Streams(seed).get("network/jitter")
-
-    def draw(size: int) -> np.ndarray:
-        normal = rng.normal(0.0, block.sd, size)
-        hit = rng.random(size) < block.spike_probability
-        return normal + np.where(hit, block.spike.sample(rng, size), 0.0)
-
-    return Block(draw).take
+    )

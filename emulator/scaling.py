@@ -2,6 +2,8 @@
 
 from math import ceil
 
+import numpy as np
+
 from orionbed.emulation import Scales, model_shape
 from orionbed.plan import Plan
 from orionbed.processes import num_cores
@@ -58,14 +60,14 @@ def _weights_allow(plan: Plan) -> float:
     from orionbed.training.shape import parameters_of
 
     shape = model_shape(plan)
-    itemsize = 8 if shape.dtype == "float64" else 4
+    itemsize = np.dtype(shape.dtype).itemsize
     found = float("inf")
     # A peer that comes back fetches moments too.
     tensors = 3 if isinstance(plan.scenario.merge, str) else 1
     if tensors == 3 and isinstance(plan.scenario.churn, str) and not plan.scenario.faults.list:
         return found
     for chunk in range(plan.num_chunks):
-        stage = plan.stages[chunk if plan.order is None else plan.order.stage_of[chunk]]
+        stage = plan.stages[plan.stage_of[chunk]]
         found = min(
             found,
             stage.weight_bytes / plan.num_chunks * plan.num_stages / (tensors * parameters_of(shape, chunk) * itemsize),

@@ -5,6 +5,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from math import inf
 from typing import Any
 
@@ -34,7 +35,7 @@ class AbortedRunError(Exception):
 class Supervisor:
     """The processes of one run. `say` hears what a user should know on the way."""
 
-    def __init__(self, plan: Plan, seed: int, end_s: float | None, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, seed: int, say: Callable[[str], None]) -> None:
         self.plan = plan
         self.seed = seed
         self.say = say
@@ -46,9 +47,7 @@ class Supervisor:
         self.measured: dict[str, float] = {}
         self.clock = PacedClock(time.monotonic(), 1.0)
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
-        self.on_exit: Callable[[Member, int], None] = self._unexpected
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.end_s = end_s
         self._token = secrets.token_hex(16)
         self._by_pid: dict[tuple[int, int], tuple[Member, int]] = {}
         self._hosts = Hosts(plan, say, self._event, self._lost) if plan.scenario.emulator.remote_slots else None
@@ -72,7 +71,6 @@ class Supervisor:
         host, port = await self._door.open("127.0.0.1")
         scenario = self.plan.scenario.model_dump_json()
         order = {"t": "job", "scenario": scenario, "seed": self.seed, "control": [host, port], "token": self._token}
-        order["end_s"] = self.end_s
         if self._hosts is not None:
             self._hosts.order = order
             await self._hosts.open(self._token, self._expected, self._hear)
@@ -86,7 +84,7 @@ class Supervisor:
             self._fork(member)
         for count, member in enumerate(self.members, start=1):
             await self._within(member.arrived.wait(), START_WITHIN_S, f"{member.role} {member.index}")
-            member.tell(self._setup(None))
+            member.tell(self._setup())
             if count % 8 == 0 or count == len(self.members):
                 self.say(f"{count} of {len(self.members)} processes are up")
         for member in self.members:
@@ -132,12 +130,8 @@ class Supervisor:
         ahead_s = self._hosts[member.host].offset_s if self._hosts is not None and member.host else 0.0
         return self.clock.origin_s + ahead_s
 
-    def _setup(self, origin_s: float | None) -> Message:
-        scales = self.scales
-        return {
-            "t": "setup", "time_dilation": scales.time_dilation, "payload_scale": scales.payload_scale,
-            "origin_s": origin_s,
-        }  # fmt: skip
+    def _setup(self) -> Message:
+        return {"t": "setup", **asdict(self.scales)}
 
     def _go(self, member: Member) -> Message:
         there = [other for other in self.members if other.address is not None]
@@ -213,7 +207,7 @@ class Supervisor:
         elif what == "exited" and (host, event["pid"]) in self._by_pid:
             member, life = self._by_pid.pop((host, event["pid"]))
             if not (self._over or self._finishing) and life == member.life and member.status != "down":
-                self.on_exit(member, event["status"])
+                self._unexpected(member, event["status"])
         elif what == "ended" and not self._over:
             self.fail(BackendError("the process that peers are forked from has died; is this machine short of memory?"))
 
@@ -259,7 +253,7 @@ class Supervisor:
         member.reborn()
         self._fork(member)
         await self._within(member.arrived.wait(), START_WITHIN_S, f"peer {member.index}, started again")
-        member.tell(self._setup(self._origin_s(member)))
+        member.tell(self._setup())
         await self._within(member.up.wait(), START_WITHIN_S, f"peer {member.index}, started again")
         member.tell(self._go(member))
         self._tell_address(member, member.address)

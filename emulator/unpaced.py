@@ -1,11 +1,10 @@
 """A peer in virtual time: its events happen when the coordinator says so, and nobody waits for a clock."""
 
-import os
-import socket
 from math import inf
 from typing import Any
 
 from emulator.control import Channel
+from emulator.entry import entered
 from emulator.headers import sealed, unpacked
 from emulator.job import Job
 from emulator.participants import PeerParticipant
@@ -34,16 +33,10 @@ class PostWire:
 
 def run_unpaced(job: Job, order: dict[str, Any]) -> None:
     """Be a peer until the run is over."""
-    import torch
-
-    torch.set_num_threads(1)
-    channel = Channel(socket.create_connection(job.control))
+    channel, scales = entered(job, order)
     index, life = order["index"], order["life"]
-    hello = {"t": "hello", "role": "peer", "token": job.token, "index": index, "life": life, "pid": os.getpid()}
-    channel.send(hello)
-    start = channel.receive()
     post = Post(index, job.token.encode(), job.host)
-    wire = PostWire(post, Scales(start["time_dilation"], start["payload_scale"]))
+    wire = PostWire(post, scales)
     participant = PeerParticipant(job, index, life, wire, channel.send)
     channel.send({"t": "up", "address": list(post.address)})
     post.addresses = {peer: (address[0], address[1]) for peer, address in channel.receive()["addresses"]}
@@ -75,6 +68,7 @@ def _serve(channel: Channel, participant: PeerParticipant, post: Post, wire: Pos
         channel.send({"t": "did", "at_s": at_s, "next_s": None if next_s == inf else next_s, "sent": wire.sent})
         wire.sent = []
         loop.work()
-    participant.close(at_s)
+    loop.timeline.now_s = at_s
+    participant.close()
     counters = {"departed_bytes": post.bytes_sent, "delivered_bytes": post.bytes_received}
     channel.send({"t": "final", **participant.final(), "late_s": [], "frames_late_s": [], "counters": counters})

@@ -1,10 +1,29 @@
 """Where one peer's seconds go: every second is charged to work or to a cause of waiting, in every backend."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from orionbed import tracing
 from orionbed.schedule.actions import KINDS, Kind
 from orionbed.tracing import CAUSES
 
 MOSTLY = 0.5
+CAUSE_OF_STATUS: Final[Mapping[str, int]] = {
+    "startup": tracing.CAUSE_STARTUP,
+    "training": tracing.CAUSE_FILL,
+    "merging": tracing.CAUSE_MERGE_WAIT,
+    "down": tracing.CAUSE_DOWN,
+    "benched": tracing.CAUSE_BENCHED,
+}
+"""What a peer's time is charged to that it spends in a status without anything else to be said of it."""
+KIND_CODES: Final[Mapping[Kind, int]] = {
+    "F": tracing.KIND_F,
+    "B": tracing.KIND_B,
+    "I": tracing.KIND_I,
+    "W": tracing.KIND_W,
+    "STEP": tracing.KIND_STEP,
+}
+"""Operations as codes of the trace."""
 
 
 class Account:

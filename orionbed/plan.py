@@ -92,6 +92,15 @@ class Plan:
         return len(self.split)
 
     @property
+    def stage_of(self) -> tuple[int, ...]:
+        """The stage that holds each chunk."""
+        return one_each(self.num_chunks) if self.order is None else self.order.stage_of
+
+    def chunks_of(self, stage: int) -> list[int]:
+        """Return the chunks that a stage holds, in the order of the model."""
+        return [chunk for chunk, holder in enumerate(self.stage_of) if holder == stage]
+
+    @property
     def layers_per_stage(self) -> list[int]:
         """Layers of each stage, over all its chunks."""
         return [stage.num_layers for stage in self.stages]

@@ -13,12 +13,10 @@ from orionbed.schedule.static import StaticPolicy
 
 def durations_of(plan: Plan, stage: int, speed: float) -> dict[int, dict[Kind, float]]:
     """Return the seconds of each kind of operation of a peer of `stage`, by chunk."""
-    stage_of = range(plan.num_stages) if plan.order is None else plan.order.stage_of
     step = plan.stages[stage].costs["STEP"]
     return {
         chunk: {kind: cost.duration_s / speed for kind, cost in (plan.chunk_costs[chunk] | {"STEP": step}).items()}
-        for chunk, holder in enumerate(stage_of)
-        if holder == stage
+        for chunk in plan.chunks_of(stage)
     }
 
 

@@ -1,9 +1,10 @@
 """Peers that leave and come back: one SimPy process per peer, each with a random stream of its own."""
 
 from orionbed import tracing
+from orionbed.account import CAUSE_OF_STATUS
 from orionbed.results import Mark
 from orionbed.scenario.sections import Churn as ChurnBlock
-from sim.engine import CAUSE_OF_STATUS, Engine
+from sim.engine import Engine
 from sim.merging import Merging, Process
 from sim.peer import SimPeer
 from sim.rebalancing import Rebalancing

@@ -9,6 +9,7 @@ from math import ceil
 from simpy.core import StopSimulation
 
 from orionbed import tracing
+from orionbed.account import CAUSE_OF_STATUS
 from orionbed.ledger import Ledger, MicrobatchRecord
 from orionbed.plan import Plan
 from orionbed.results import Mark
@@ -18,7 +19,7 @@ from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from orionbed.streams import Block, Streams
 from sim.clock import Clock
 from sim.network import Network
-from sim.peer import SimPeer, Status
+from sim.peer import SimPeer
 from sim.peers import make_peers
 from sim.recording import Recording
 from sim.status import StatusBoard
@@ -28,14 +29,6 @@ from sim.transfer import Transfer
 
 # kind, micro-batch (the policy's number), chunk it is for, sender, receiver, sent at
 Message = tuple[str, int, int, SimPeer, SimPeer, float]
-
-CAUSE_OF_STATUS: dict[Status, int] = {
-    "startup": tracing.CAUSE_STARTUP,
-    "training": tracing.CAUSE_FILL,
-    "merging": tracing.CAUSE_MERGE_WAIT,
-    "down": tracing.CAUSE_DOWN,
-    "benched": tracing.CAUSE_BENCHED,
-}
 
 
 class Engine:

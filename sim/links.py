@@ -1,9 +1,9 @@
 """What the network of the peers is made of: links, delays, transport, jitter and the object store, in bytes/s."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from sim.filling import Profile, Resource
 
 Floats = NDArray[np.float64]
 Direction = Literal["up", "down"]
-SPIKE_MEDIAN_S: Final = 0.020
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +76,6 @@ class Transport:
         """Return the rate in bytes/s that a transfer cannot exceed at this round-trip time."""
         one = min(tcp.window_ceiling(self.window_bytes, rtt_s), tcp.loss_ceiling(self.congestion, self.loss, rtt_s))
         return (self.streams if streams is None else streams) * one
-
-
-def _lognormal_spikes(rng: np.random.Generator, size: int) -> Floats:
-    return SPIKE_MEDIAN_S * rng.lognormal(0.0, 1.0, size)
-
-
-@dataclass(frozen=True, slots=True)
-class Jitter:
-    """Random extra delay of single messages: normal with `sd_s`, and now and then a spike."""
-
-    sd_s: float = 0.00025
-    spike_probability: float = 1e-3
-    spike: Callable[[np.random.Generator, int], Floats] = field(default=_lognormal_spikes)
-
-    def draw(self, rng: np.random.Generator, size: int) -> Floats:
-        """Return `size` extra delays in seconds; they may be negative (the network cuts them at half the delay)."""
-        normal = rng.normal(0.0, self.sd_s, size)
-        hit = rng.random(size) < self.spike_probability
-        return normal + np.where(hit, self.spike(rng, size), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from orionbed import tcp
+from orionbed.links import Jitter
 from orionbed.streams import Block, Streams
 from sim.clock import NORMAL, Clock, nothing
 from sim.fairshare import FairShare
 from sim.filling import Flow
-from sim.links import Floats, Jitter, PeerLinks, Storage, Transport
+from sim.links import Floats, PeerLinks, Storage, Transport
 from sim.routes import Routes
 from sim.transfer import ALONE, FLYING, OVER, SHARING, WAITING, Connection, Transfer
 

@@ -1,18 +1,11 @@
 """Which part of a run goes into the trace."""
 
 from orionbed import tracing
+from orionbed.account import KIND_CODES
 from orionbed.plan import Plan
 from orionbed.schedule.actions import Kind
 from sim.clock import Clock
 from sim.peer import SimPeer
-
-_KIND_CODES: dict[Kind, int] = {
-    "F": tracing.KIND_F,
-    "B": tracing.KIND_B,
-    "I": tracing.KIND_I,
-    "W": tracing.KIND_W,
-    "STEP": tracing.KIND_STEP,
-}
 
 
 class Recording:
@@ -38,7 +31,7 @@ class Recording:
 
     def operation(self, peer: SimPeer, kind: Kind, microbatch: int, end_s: float) -> None:
         """`peer` finished the operation it began at `action_s`."""
-        what = (tracing.LANE_COMPUTE, _KIND_CODES[kind], tracing.CAUSE_NONE)
+        what = (tracing.LANE_COMPUTE, KIND_CODES[kind], tracing.CAUSE_NONE)
         self._add(peer, what, microbatch, (peer.action_s, end_s))
 
     def idle(self, peer: SimPeer, start_s: float, end_s: float, cause: int) -> None:

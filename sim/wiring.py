@@ -1,21 +1,17 @@
 """From a plan to the simulator's network: links, delays, variability, transport."""
 
-from collections.abc import Callable
 from math import inf
-from pathlib import Path
 
 import numpy as np
 
-from orionbed.bandwidth import PRESETS, varying_links
-from orionbed.bandwidth_trace import read_trace, replay
 from orionbed.hops import bytes_per_s_per_bps, connection_rates, one_way_delays
+from orionbed.links import jitter_of, link_profiles, link_rates
 from orionbed.plan import Plan
 from orionbed.scenario.network import Network as NetworkBlock
 from orionbed.streams import Streams
 from sim.clock import Clock
-from sim.filling import Profile
 from sim.in_order import InOrderNetwork
-from sim.links import Direction, Floats, Jitter, PeerLinks, Storage, Transport
+from sim.links import PeerLinks, Storage, Transport
 from sim.network import Network
 
 
@@ -23,14 +19,13 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
     """Return the network of `plan`, its links as the plan drew them."""
     block = plan.scenario.network
     factor = bytes_per_s_per_bps(block)
-    uplink = np.array([peer.uplink_bps for peer in plan.peers]) * factor
-    downlink = np.array([peer.downlink_bps for peer in plan.peers]) * factor
+    uplink, downlink = link_rates(plan)
     links = PeerLinks(
         uplink=uplink,
         downlink=downlink,
         site=np.array([plan.site_names.index(peer.site) for peer in plan.peers]),
         one_way_s=one_way_delays(block, plan.site_names),
-        profile=_profiles(plan, streams, uplink, downlink),
+        profile=link_profiles(plan, streams),
         site_uplink=_cap(block.site_uplink, factor),
         site_downlink=_cap(block.site_downlink, factor),
         wan=_cap(block.wan, factor),
@@ -42,7 +37,7 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
         links,
         streams,
         transport=_transport(block),
-        jitter=_jitter(block),
+        jitter=jitter_of(block),
         storage=Storage(block.storage.delay, block.storage.streams, _cap(block.storage.rate, factor)),
     )
 
@@ -63,22 +58,3 @@ def _transport(block: NetworkBlock) -> Transport:
         congestion=transport.congestion,
         tls=transport.tls,
     )
-
-
-def _jitter(block: NetworkBlock) -> Jitter | None:
-    if isinstance(block.jitter, str):
-        return None
-    return Jitter(block.jitter.sd, block.jitter.spike_probability, block.jitter.spike.sample)
-
-
-def _profiles(
-    plan: Plan, streams: Streams, uplink: Floats, downlink: Floats
-) -> Callable[[int, Direction], Profile | None] | None:
-    """Return how each link's capacity varies, or None where none does."""
-    kind = plan.scenario.network.variability
-    if kind in PRESETS:
-        variability = PRESETS[kind]
-        return None if variability is None else varying_links(variability, uplink, downlink, streams)
-    trace = read_trace(Path(kind))
-    factor = bytes_per_s_per_bps(plan.scenario.network)
-    return lambda peer, direction: replay(trace, plan.peers[peer].name, direction, factor)

@@ -73,13 +73,7 @@ class Compute:
         self.num_done["STEP"] = self.num_done.get("STEP", 0) + 1
 
     def _tensor(self, body: bytes) -> "Tensor":
-        import torch
-
-        shape = self.shape
-        dtype = torch.float64 if shape.dtype == "float64" else torch.float32
-        count = shape.tokens * shape.boundary_width
-        flat = torch.frombuffer(bytearray(body[: count * dtype.itemsize]), dtype=dtype)
-        return flat.view(shape.sequences, shape.sequence, shape.boundary_width)
+        return self._flat(body[: self.shape.boundary_bytes]).view(self.shape.boundary_shape)
 
     def take_loss(self, microbatch: int) -> float | None:
         """Return the loss of a micro-batch once, where this peer holds the last piece and has computed it."""
@@ -104,6 +98,4 @@ class Compute:
     def _flat(self, body: bytes) -> "Tensor":
         import torch
 
-        return torch.frombuffer(
-            bytearray(body), dtype=torch.float64 if self.shape.dtype == "float64" else torch.float32
-        )
+        return torch.frombuffer(bytearray(body), dtype=self.shape.torch_dtype)

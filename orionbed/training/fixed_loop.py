@@ -7,6 +7,7 @@ from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
 from orionbed.training.compute import Compute
 from orionbed.training.loop import Header, PeerLoop, Setup, Transport
+from orionbed.training.parameters import hash_of
 from orionbed.training.reporting import Reporter
 from orionbed.training.ring import Ring
 
@@ -42,9 +43,9 @@ class FixedLoop(PeerLoop):
         """Return a number that is unique among the replicas."""
         return microbatch * self.plan.num_replicas + self.replica
 
-    def forget_all(self, reason: str) -> None:
+    def forget_all(self) -> None:
         self._held_back = None
-        super().forget_all(reason)
+        super().forget_all()
         self.policy.num_steps += 1
 
     def hand_on(self, action: Action, result: bytes | None) -> None:
@@ -118,10 +119,7 @@ class FixedLoop(PeerLoop):
         for kept in (self._states, self._made):
             for old in [known for known in kept if known <= version - KEPT_VERSIONS]:
                 del kept[old]
-        self.reporter.journal(
-            self.now_s, "committed", chunk=self.compute.chunks[0], step=version,
-            detail=self.compute.worker.state_hash(),
-        )  # fmt: skip
+        self.journal_version("committed", version, hash_of(self._states[version]))
         self.on_state(version, self._states[version])
         self.tell({"t": "committed", "version": version, "steps": self.policy.num_steps})
 
@@ -134,7 +132,7 @@ class FixedLoop(PeerLoop):
                     self.now_s, "dropped", chunk=0, microbatch=number, step=undone + 1, detail="step given up"
                 )
         self.reporter.journal(self.now_s, "aborted", step=version + 1, detail=f"back to version {version}")
-        self.forget_all("step given up")
+        self.forget_all()
         if version != self.version:
             self.compute.worker.load_state(self._states[version])
             self.version = version
@@ -154,9 +152,7 @@ class FixedLoop(PeerLoop):
         self.compute.worker.load_state(state)
         self.version = version
         self._states = {version: state}
-        self.reporter.journal(
-            self.now_s, "adopted", chunk=self.compute.chunks[0], step=version, detail=self.compute.worker.state_hash()
-        )
+        self.journal_version("adopted", version, hash_of(state))
 
     def failed(self, what: tuple[int, Header, str]) -> None:
         target, header, _ = what

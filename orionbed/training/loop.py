@@ -11,7 +11,7 @@ from math import ceil, inf
 from typing import Any, Protocol
 
 from orionbed import tracing
-from orionbed.account import Account
+from orionbed.account import CAUSE_OF_STATUS, KIND_CODES, Account
 from orionbed.faults import ResolvedFault
 from orionbed.plan import Plan
 from orionbed.policies import durations_of
@@ -20,17 +20,10 @@ from orionbed.schedule.policy import Policy, Waiting
 from orionbed.streams import Block, Streams
 from orionbed.training.ailments import Ailments
 from orionbed.training.compute import Compute
-from orionbed.training.reporting import KIND_CODES, Reporter
+from orionbed.training.reporting import Reporter
 from orionbed.training.timeline import Event, Timeline
 
 Header = dict[str, Any]
-
-CAUSE_OF_STATUS = {
-    "startup": tracing.CAUSE_STARTUP,
-    "training": tracing.CAUSE_FILL,
-    "merging": tracing.CAUSE_MERGE_WAIT,
-    "benched": tracing.CAUSE_BENCHED,
-}
 
 
 class Transport(Protocol):
@@ -136,7 +129,7 @@ class PeerLoop:
         """Leave the training phase: what is in flight is flushed, gradients at hand become a last step."""
         self.halt()
         self.flush_step()
-        self.forget_all("flushed at merge")
+        self.forget_all()
         self.status = "merging"
         self.tell({"t": "ended", "epoch": self.epoch, "steps": self.policy.num_steps})
 
@@ -157,20 +150,19 @@ class PeerLoop:
     def take_merged(self, version: int, weights: bytes) -> None:
         """Take over the weights that a merge gave, as a version of the stage."""
         self.compute.load_weights(weights)
-        self.reporter.journal(
-            self.now_s,
-            "committed" if self.status == "merging" else "adopted",
-            chunk=self.compute.chunks[0],
-            step=version,
-            detail=self.compute.worker.weights_hash(),
-        )
+        event = "committed" if self.status == "merging" else "adopted"
+        self.journal_version(event, version, self.compute.worker.weights_hash())
+
+    def journal_version(self, event: str, version: int, digest: str) -> None:
+        """Write down that this stage has come to a version, by itself or from others."""
+        self.reporter.journal(self.now_s, event, chunk=self.compute.chunks[0], step=version, detail=digest)
 
     def flush_step(self) -> None:
         """Use the gradients that have been accumulated, as a step that takes no time."""
         if self._accumulated:
             self._apply_step()
 
-    def forget_all(self, reason: str) -> None:  # noqa: ARG002
+    def forget_all(self) -> None:
         """Drop everything in flight; the peers that made it write down that it is gone."""
         self.policy.reset()
         self._inputs.clear()

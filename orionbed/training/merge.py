@@ -1,5 +1,6 @@
 """A peer's part in a merge: upload, merge its slices, download, each on the word of whoever runs the merge."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class PeerMerge:
     def __init__(self, loop: "PeerLoop", store: int) -> None:
         self._loop = loop
         self._store = store
+        self._dtype = np.dtype(loop.compute.shape.dtype)
         self._phase = ""
         self._began_s = 0.0
         self._merge = -1
@@ -64,11 +66,13 @@ class PeerMerge:
     def _key(self, what: str, number: int) -> list[Any]:
         return [what, self._merge, self._loop.stage, number]
 
+    @cached_property
+    def _num_weights(self) -> int:
+        return len(self._loop.compute.weights()) // self._dtype.itemsize
+
     def _range(self, part: int) -> tuple[int, int]:
-        itemsize = 8 if self._loop.compute.shape.dtype == "float64" else 4
-        size = len(self._loop.compute.weights()) // itemsize
-        low, high = slice_bounds(size, len(self._pairs()), part)
-        return low * itemsize, high * itemsize
+        low, high = slice_bounds(self._num_weights, len(self._pairs()), part)
+        return low * self._dtype.itemsize, high * self._dtype.itemsize
 
     def arrived(self, header: Header, body: bytes) -> None:
         """Take in what the store sends: an acknowledgement, or bytes that were asked for."""
@@ -99,12 +103,11 @@ class PeerMerge:
 
     def _averaged(self, body: bytes, there: set[int]) -> dict[int, bytes]:
         """Return each of this peer's slices, averaged over the members whose upload was there, if there was any."""
-        dtype = np.float64 if self._loop.compute.shape.dtype == "float64" else np.float32
-        values, count = np.frombuffer(body, dtype=dtype), len(self._members)
+        values, count = np.frombuffer(body, dtype=self._dtype), len(self._members)
         merged, at = {}, 0
         for place, part in enumerate(self._mine()):
             low, high = self._range(part)
-            length = (high - low) // dtype().itemsize
+            length = (high - low) // self._dtype.itemsize
             num_rows = len(there.intersection(range(place * count, (place + 1) * count)))
             if num_rows:
                 rows = values[at : at + length * num_rows].reshape(num_rows, length)

@@ -114,11 +114,11 @@ class FlatParameters:
 
     def weights_hash(self) -> str:
         """Return 16 hexadecimal digits that are equal if and only if the weights are, bit for bit."""
-        return hashlib.sha256(_raw(self.weights)).hexdigest()[:HASH_LENGTH]
+        return hash_of(_raw(self.weights))
 
     def state_hash(self) -> str:
         """Return 16 hexadecimal digits that are equal if and only if the saved states are."""
-        return hashlib.sha256(self.state()).hexdigest()[:HASH_LENGTH]
+        return hash_of(self.state())
 
     def _header(self, checksum: int, num_steps: int) -> bytes:
         width = self.weights.element_size()
@@ -131,6 +131,11 @@ class FlatParameters:
                 f"{what} must be {self.weights.numel()} values of {self.weights.dtype} in one row, "
                 f"not {tuple(flat.shape)} of {flat.dtype}"
             )
+
+
+def hash_of(data: bytes) -> str:
+    """Return 16 hexadecimal digits of weights or of a saved state."""
+    return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
 
 
 def _raw(flat: "Tensor") -> bytes:

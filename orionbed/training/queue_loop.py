@@ -63,10 +63,10 @@ class QueueLoop(PeerLoop):
             self._broadcasting = True
             self.timeline.at(self.now_s + self._phase_s, self._broadcast)
 
-    def forget_all(self, reason: str) -> None:
+    def forget_all(self) -> None:
         if self.stage == 0:
             for number in self._queue.held():
-                self._drop(number, reason)
+                self._drop(number, "flushed at merge")
         for event in self._expiry.values():
             event.cancel()
         self._expiry.clear()
@@ -74,7 +74,7 @@ class QueueLoop(PeerLoop):
         self._taken.clear()
         self._used.clear()
         self._back.clear()
-        super().forget_all(reason)
+        super().forget_all()
 
     # ---------------------------------------------------------------- status
 

@@ -3,18 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from orionbed import tracing
 from orionbed.account import Account
 from orionbed.journal import Entry
-from orionbed.schedule.actions import Kind
-
-KIND_CODES: dict[Kind, int] = {
-    "F": tracing.KIND_F,
-    "B": tracing.KIND_B,
-    "I": tracing.KIND_I,
-    "W": tracing.KIND_W,
-    "STEP": tracing.KIND_STEP,
-}
 
 
 class Reporter:

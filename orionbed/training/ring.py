@@ -49,8 +49,7 @@ class Ring:
             self._step = step
             loop.agreed(step, 0, loop.now_s)
             return
-        dtype = np.float64 if loop.compute.shape.dtype == "float64" else np.float32
-        self._values: NDArray[Any] = np.frombuffer(loop.compute.gradients(), dtype=dtype).copy()
+        self._values: NDArray[Any] = np.frombuffer(loop.compute.gradients(), dtype=loop.compute.shape.dtype).copy()
         self._bounds = np.linspace(0, len(self._values), self._count + 1).astype(int)
         self._step, self._round, self._began_s = step, 0, loop.now_s
         self._pass_on(self._place)

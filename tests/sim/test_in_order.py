@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from orionbed import tcp
 from orionbed.bandwidth import PRESETS, varying_links
+from orionbed.links import Jitter
 from orionbed.streams import Streams
 from sim.clock import Clock
 from sim.filling import Profile
 from sim.in_order import InOrderNetwork
-from sim.links import Jitter, PeerLinks, Storage, Transport
+from sim.links import PeerLinks, Storage, Transport
 from sim.transfer import OVER, Transfer
 
 START_S = 100.0

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from orionbed import tcp
+from orionbed.links import Jitter
 from orionbed.streams import Streams
 from sim.clock import Clock
-from sim.links import Jitter, PeerLinks, Storage, Transport
+from sim.links import PeerLinks, Storage, Transport
 from sim.network import Network
 
 MBPS = 1e6 / 8.0

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orionbed.bandwidth import PRESETS, varying_links
+from orionbed.links import Jitter
 from orionbed.streams import Streams
 from sim.clock import Clock
-from sim.links import Jitter, PeerLinks, Storage, Transport
+from sim.links import PeerLinks, Storage, Transport
 from sim.network import Network
 from sim.transfer import ALONE
 
