@@ -228,7 +228,7 @@ class PeerParticipant(Participant):
         loop.reporter.flush(account, "over")
         found = super().final() | {
             "account": [account.accounted_s, *account.cause_s],
-            "cpu_s": loop.compute.cpu_s,
+            "spent_s": loop.compute.spent_s,
             "operations": loop.compute.num_done,
             "bytes_boundary": loop.bytes_boundary,
             "events": loop.timeline.num_happened,

@@ -1,10 +1,11 @@
 """Operations of a schedule on real tensors: what a peer's loop asks for, in bytes, and what torch does for it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from orionbed.schedule.actions import Kind
+from orionbed.training.parameters import to_bytes
 from orionbed.training.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 class Compute:
     """One peer's pieces of the model. Tensors come and go as bytes, in the shape's number format.
 
-    `cpu_s` adds up the processor seconds of operations by kind, `num_done` counts them. With `fused_last` the last
-    chunk's B is forward, loss and backward in one go, as at the last stage of a queue-driven pipeline.
+    `spent_s` adds up the seconds of operations by kind, `num_done` counts them; `timer` says which seconds: by default
+    those of the processor. With `fused_last` the last chunk's B is forward, loss and backward in one go, as at the last
+    stage of a queue-driven pipeline.
     """
 
     def __init__(
@@ -27,28 +29,31 @@ class Compute:
         optimizer: str,
         learning_rate: float,
         fused_last: bool,
+        device: str = "cpu",
+        timer: Callable[[], float] = time.thread_time,
     ) -> None:
         from orionbed.training.worker import StageWorker
 
         self.shape = shape
         self.chunks = tuple(chunks)
         self.worker: StageWorker = StageWorker(
-            shape, chunks, seed=seed, optimizer=optimizer, learning_rate=learning_rate
+            shape, chunks, seed=seed, optimizer=optimizer, learning_rate=learning_rate, device=device
         )
-        self.cpu_s: dict[Kind, float] = {}
+        self._timer = timer
+        self.spent_s: dict[Kind, float] = {}
         self.num_done: dict[Kind, int] = {}
-        self.last_cpu_s = 0.0
+        self.last_s = 0.0
         self._fused = fused_last
         self._last = shape.num_chunks - 1
 
     def run(self, kind: Kind, chunk: int, microbatch: int, body: bytes | None) -> bytes | None:
         """Do one operation; `body` is the tensor that came for it, the result is the one that goes on."""
-        started_s = time.thread_time()
+        started_s = self._timer()
         result = self._run(kind, chunk, microbatch, None if body is None else self._tensor(body))
-        self.last_cpu_s = time.thread_time() - started_s
-        self.cpu_s[kind] = self.cpu_s.get(kind, 0.0) + self.last_cpu_s
+        self.last_s = self._timer() - started_s
+        self.spent_s[kind] = self.spent_s.get(kind, 0.0) + self.last_s
         self.num_done[kind] = self.num_done.get(kind, 0) + 1
-        return None if result is None else bytes(result.numpy().tobytes())
+        return None if result is None else to_bytes(result)
 
     def _run(self, kind: Kind, chunk: int, microbatch: int, tensor: "Tensor | None") -> "Tensor | None":
         worker = self.worker
@@ -66,10 +71,10 @@ class Compute:
 
     def step(self, num_microbatches: int) -> None:
         """Take an optimizer step with the mean gradient of so many micro-batches."""
-        started_s = time.thread_time()
+        started_s = self._timer()
         self.worker.step(num_microbatches)
-        self.last_cpu_s = time.thread_time() - started_s
-        self.cpu_s["STEP"] = self.cpu_s.get("STEP", 0.0) + self.last_cpu_s
+        self.last_s = self._timer() - started_s
+        self.spent_s["STEP"] = self.spent_s.get("STEP", 0.0) + self.last_s
         self.num_done["STEP"] = self.num_done.get("STEP", 0) + 1
 
     def _tensor(self, body: bytes) -> "Tensor":
@@ -80,8 +85,8 @@ class Compute:
         return self.worker.take_loss(microbatch) if microbatch in self.worker.losses else None
 
     def weights(self) -> bytes:
-        """Return all weights as fp32 or fp64 bytes."""
-        return bytes(self.worker.weights().numpy().tobytes())
+        """Return all weights as bytes of their number format."""
+        return to_bytes(self.worker.weights())
 
     def load_weights(self, body: bytes) -> None:
         """Take over weights that `weights` gave, perhaps averaged with others'."""
@@ -89,7 +94,7 @@ class Compute:
 
     def gradients(self) -> bytes:
         """Return the accumulated gradients."""
-        return bytes(self.worker.gradients().numpy().tobytes())
+        return to_bytes(self.worker.gradients())
 
     def load_gradients(self, body: bytes) -> None:
         """Replace the accumulated gradients."""
@@ -98,4 +103,4 @@ class Compute:
     def _flat(self, body: bytes) -> "Tensor":
         import torch
 
-        return torch.frombuffer(bytearray(body), dtype=self.shape.torch_dtype)
+        return torch.frombuffer(bytearray(body), dtype=self.shape.torch_dtype).to(self.worker.device)

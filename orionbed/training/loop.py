@@ -210,7 +210,7 @@ class PeerLoop:
             self.work()
         duration = self._durations[action.chunk][kind]
         if self.setup.measured:
-            duration = self.compute.last_cpu_s
+            duration = self.compute.last_s
         elif self._jitter is not None:
             duration *= max(0.05, 1.0 + self.plan.scenario.peers.jitter * self._jitter())
         self.account.waiting_for_first = False

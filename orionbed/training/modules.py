@@ -69,9 +69,9 @@ class _LinearFunction(torch.autograd.Function):
 class Linear(nn.Module):
     """A matrix without bias whose weight gradient can be put off."""
 
-    def __init__(self, num_in: int, num_out: int, deferral: Deferral) -> None:
+    def __init__(self, num_in: int, num_out: int, deferral: Deferral, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_out, num_in))
+        self.weight = nn.Parameter(torch.empty(num_out, num_in, dtype=dtype))
         self.deferral = deferral
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -89,14 +89,15 @@ class Attention(nn.Module):
         super().__init__()
         self.head_width = shape.head_width
         narrow = shape.kv_heads * shape.head_width
-        self.query = Linear(shape.hidden, shape.hidden, deferral)
-        self.key = Linear(shape.hidden, narrow, deferral)
-        self.value = Linear(shape.hidden, narrow, deferral)
-        self.out = Linear(shape.hidden, shape.hidden, deferral)
+        dtype = shape.torch_dtype
+        self.query = Linear(shape.hidden, shape.hidden, deferral, dtype)
+        self.key = Linear(shape.hidden, narrow, deferral, dtype)
+        self.value = Linear(shape.hidden, narrow, deferral, dtype)
+        self.out = Linear(shape.hidden, shape.hidden, deferral, dtype)
         pairs = torch.arange(0, shape.head_width, 2, dtype=torch.float64) / shape.head_width
         angles = torch.outer(torch.arange(shape.sequence, dtype=torch.float64), ROTARY_BASE**-pairs).repeat(1, 2)
-        self.register_buffer("cosine", angles.cos().to(shape.torch_dtype), persistent=False)
-        self.register_buffer("sine", angles.sin().to(shape.torch_dtype), persistent=False)
+        self.register_buffer("cosine", angles.cos().to(dtype), persistent=False)
+        self.register_buffer("sine", angles.sin().to(dtype), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         sequences, sequence, _ = inputs.shape
@@ -121,12 +122,13 @@ class Block(nn.Module):
 
     def __init__(self, shape: ModelShape, deferral: Deferral) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.hidden, NORM_EPSILON)
+        dtype = shape.torch_dtype
+        self.attention_norm = nn.RMSNorm(shape.hidden, NORM_EPSILON, dtype=dtype)
         self.attention = Attention(shape, deferral)
-        self.ffn_norm = nn.RMSNorm(shape.hidden, NORM_EPSILON)
-        self.gate = Linear(shape.hidden, shape.ffn, deferral)
-        self.up = Linear(shape.hidden, shape.ffn, deferral)
-        self.down = Linear(shape.ffn, shape.hidden, deferral)
+        self.ffn_norm = nn.RMSNorm(shape.hidden, NORM_EPSILON, dtype=dtype)
+        self.gate = Linear(shape.hidden, shape.ffn, deferral, dtype)
+        self.up = Linear(shape.hidden, shape.ffn, deferral, dtype)
+        self.down = Linear(shape.ffn, shape.hidden, deferral, dtype)
 
     def forward(self, residual: Tensor) -> Tensor:
         residual = residual + self.attention(self.attention_norm(residual))
@@ -141,10 +143,10 @@ class Encoder(nn.Module):
     The identity path is that of residual bottleneck models (ResBM): training starts from a plain cut.
     """
 
-    def __init__(self, hidden: int, width: int, deferral: Deferral) -> None:
+    def __init__(self, shape: ModelShape, width: int, deferral: Deferral) -> None:
         super().__init__()
         self.width = width
-        self.projection = Linear(hidden, width, deferral)
+        self.projection = Linear(shape.hidden, width, deferral, shape.torch_dtype)
 
     def forward(self, residual: Tensor) -> Tensor:
         result: Tensor = self.projection(residual) + residual[..., : self.width]
@@ -154,10 +156,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Widens what has crossed: filled up with zeros, plus a projection."""
 
-    def __init__(self, hidden: int, width: int, deferral: Deferral) -> None:
+    def __init__(self, shape: ModelShape, width: int, deferral: Deferral) -> None:
         super().__init__()
-        self.missing = hidden - width
-        self.projection = Linear(width, hidden, deferral)
+        self.missing = shape.hidden - width
+        self.projection = Linear(width, shape.hidden, deferral, shape.torch_dtype)
 
     def forward(self, narrow: Tensor) -> Tensor:
         result: Tensor = self.projection(narrow) + functional.pad(narrow, (0, self.missing))
@@ -178,25 +180,30 @@ class Chunk(nn.Module):
         self.exit: nn.Module = nn.Identity()
         self.head: Linear | None = None
         if chunk == 0:
-            self.entrance = nn.Embedding(shape.vocab, shape.hidden)
+            self.entrance = nn.Embedding(shape.vocab, shape.hidden, dtype=shape.torch_dtype)
         elif shape.boundary is not None:
-            self.entrance = Decoder(shape.hidden, shape.boundary, self.deferral)
+            self.entrance = Decoder(shape, shape.boundary, self.deferral)
         self.blocks = nn.ModuleList(Block(shape, self.deferral) for _ in range(shape.layers_per_chunk[chunk]))
         if shape.is_last(chunk):
-            self.exit = nn.RMSNorm(shape.hidden, NORM_EPSILON)
-            self.head = Linear(shape.hidden, shape.vocab, self.deferral)
+            self.exit = nn.RMSNorm(shape.hidden, NORM_EPSILON, dtype=shape.torch_dtype)
+            self.head = Linear(shape.hidden, shape.vocab, self.deferral, shape.torch_dtype)
         elif shape.boundary is not None:
-            self.exit = Encoder(shape.hidden, shape.boundary, self.deferral)
+            self.exit = Encoder(shape, shape.boundary, self.deferral)
 
     def forward(self, inputs: Tensor, targets: Tensor | None) -> Tensor:
+        result = self.without_loss(inputs)
+        if self.head is None:
+            return result
+        assert targets is not None, "the last chunk is given its targets"
+        return mean_loss(result, targets)
+
+    def without_loss(self, inputs: Tensor) -> Tensor:
+        """Return what crosses next; at the last chunk logits, (sequences, sequence, vocab)."""
         residual = self.entrance(inputs)
         for block in self.blocks:
             residual = block(residual)
         result: Tensor = self.exit(residual)
-        if self.head is None:
-            return result
-        assert targets is not None, "the last chunk is given its targets"
-        return functional.cross_entropy(self.head(result).flatten(0, 1), targets.flatten())
+        return result if self.head is None else self.head(result)
 
     def immediate(self) -> list[nn.Parameter]:
         """Return the parameters whose gradient cannot be put off: norms and embedding."""
@@ -204,10 +211,22 @@ class Chunk(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in put_off]
 
 
-def make_chunk(shape: ModelShape, chunk: int, seed: int) -> Chunk:
-    """Return a chunk with its initial weights, which depend on the shape, the seed and its number alone."""
-    made = Chunk(shape, chunk).to(shape.torch_dtype)
+def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss over all tokens in nats; in bfloat16 it would have three digits."""
+    wide = logits.float() if logits.dtype is torch.bfloat16 else logits
+    return functional.cross_entropy(wide.flatten(0, 1), targets.flatten())
+
+
+def make_chunk(shape: ModelShape, chunk: int, seed: int, device: str = "cpu") -> Chunk:
+    """Return a chunk with its initial weights, which depend on the shape, the seed and its number alone.
+
+    On a GPU they are drawn there, from another generator: drawing billions of numbers elsewhere would take minutes.
+    """
+    with torch.device(device):
+        made = Chunk(shape, chunk)
     draws = Streams(seed).get(f"training/weights/{chunk}")
+    on_cpu = torch.device(device).type == "cpu"
+    there = None if on_cpu else torch.Generator(device).manual_seed(int(draws.integers(2**63)))
     near_zero = {id(end.projection.weight) for end in made.modules() if isinstance(end, Encoder | Decoder)}
     onto_residual = {id(matrix) for block in made.blocks for matrix in _onto_residual(block)}
     with torch.no_grad():
@@ -220,7 +239,10 @@ def make_chunk(shape: ModelShape, chunk: int, seed: int) -> Chunk:
             elif id(parameter) in onto_residual:
                 # As in GPT-2: so that the sum of all branches keeps its size whatever the depth.
                 deviation *= (2 * shape.layers) ** -0.5
-            parameter.copy_(torch.from_numpy(draws.standard_normal(tuple(parameter.shape)) * deviation))
+            if there is None:
+                parameter.copy_(torch.from_numpy(draws.standard_normal(tuple(parameter.shape)) * deviation))
+            else:
+                parameter.normal_(0.0, deviation, generator=there)
     return made
 
 

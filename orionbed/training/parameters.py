@@ -75,7 +75,7 @@ class FlatParameters:
 
     def state(self) -> bytes:
         """Return weights, moments and number of steps: a header of 40 bytes and raw little-endian values."""
-        body = b"".join(_raw(tensor) for tensor in (self.weights, *self._optimizer.moments))
+        body = b"".join(to_bytes(tensor) for tensor in (self.weights, *self._optimizer.moments))
         return self._header(zlib.crc32(body), self.num_steps) + body
 
     def load_state(self, data: bytes) -> None:
@@ -85,7 +85,6 @@ class FlatParameters:
             ValueError: it is none, damaged, or that of another piece, model or optimizer; nothing has changed then.
 
         """
-        import numpy as np
         import torch
 
         if len(data) < HEADER.size or not data.startswith(MAGIC):
@@ -106,7 +105,7 @@ class FlatParameters:
         if zlib.crc32(body) != checksum:
             raise ValueError("the state is damaged: its checksum differs")
         # A copy, because torch wants memory it may write to.
-        values = torch.from_numpy(np.frombuffer(body, dtype=f"<f{width}").copy())
+        values = torch.frombuffer(bytearray(body), dtype=self.weights.dtype)
         for target, part in zip(targets, values.chunk(len(targets)), strict=True):
             target.copy_(part)
         self.num_steps = num_steps
@@ -114,7 +113,7 @@ class FlatParameters:
 
     def weights_hash(self) -> str:
         """Return 16 hexadecimal digits that are equal if and only if the weights are, bit for bit."""
-        return hash_of(_raw(self.weights))
+        return hash_of(to_bytes(self.weights))
 
     def state_hash(self) -> str:
         """Return 16 hexadecimal digits that are equal if and only if the saved states are."""
@@ -138,6 +137,9 @@ def hash_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]
 
 
-def _raw(flat: "Tensor") -> bytes:
-    values = flat.cpu().numpy()
-    return bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+def to_bytes(tensor: "Tensor") -> bytes:
+    """Return the values of a tensor of any number format as they lie in memory."""
+    import torch
+
+    # By way of bytes, because numpy has no bfloat16.
+    return bytes(tensor.contiguous().view(torch.uint8).cpu().numpy().tobytes())

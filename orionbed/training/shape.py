@@ -8,7 +8,7 @@ from orionbed import model as arithmetic
 if TYPE_CHECKING:
     import torch
 
-BYTES_PER_VALUE = {"float32": 4, "float64": 8}
+BYTES_PER_VALUE = {"bfloat16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class ModelShape:
         """The number format of weights, activations and gradients as torch's."""
         import torch
 
-        return {"float32": torch.float32, "float64": torch.float64}[self.dtype]
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
 
     def is_last(self, chunk: int) -> bool:
         """Whether `chunk` is the last one, which computes the loss."""

@@ -38,6 +38,7 @@ class StageWorker:
         seed: int,
         optimizer: str = "adamw",
         learning_rate: float,
+        device: str = "cpu",
     ) -> None:
         from orionbed.training.modules import make_chunk
 
@@ -46,8 +47,9 @@ class StageWorker:
         self.shape = shape
         self.chunks = tuple(sorted(chunks))
         self.seed = seed
+        self.device = device
         self.losses: dict[int, float] = {}
-        self._modules = {chunk: make_chunk(shape, chunk, seed) for chunk in self.chunks}
+        self._modules = {chunk: make_chunk(shape, chunk, seed, device) for chunk in self.chunks}
         self._flat = FlatParameters(shape, self.chunks, list(self._modules.values()), optimizer, learning_rate)
         self._immediate = {chunk: module.immediate() for chunk, module in self._modules.items()}
         self._forwards: dict[Key, Forward] = {}
@@ -198,7 +200,8 @@ class StageWorker:
             raise ValueError(f"chunk {chunk} is at work on micro-batch {microbatch} already; forget it first")
         targets = None
         if chunk == 0 or self.shape.is_last(chunk):
-            tokens, targets = data.batch(self.shape, self.seed, microbatch)
+            drawn = data.batch(self.shape, self.seed, microbatch)
+            tokens, targets = (each.to(self.device, non_blocking=True) for each in drawn)
         if chunk == 0:
             if inputs is not None:
                 raise ValueError("chunk 0 draws its own tokens and takes no inputs")

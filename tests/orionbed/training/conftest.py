@@ -172,7 +172,7 @@ class Numbers:
         self.done: list[tuple[str, int, int]] = []
         self.divisors: list[int] = []
         self.forgotten: list[int] = []
-        self.last_cpu_s = 0.0
+        self.last_s = 0.0
         self.worker = self
 
     def run(self, kind: str, chunk: int, microbatch: int, body: bytes | None) -> bytes:  # noqa: ARG002

@@ -11,7 +11,7 @@ def test_gradients_of_a_linear_layer_are_those_of_torch() -> None:
     from orionbed.training.modules import Deferral, Linear, weight_gradient
 
     generator = torch.Generator().manual_seed(0)
-    ours, plain = Linear(5, 3, Deferral()).double(), torch.nn.Linear(5, 3, bias=False).double()
+    ours, plain = Linear(5, 3, Deferral(), torch.float64), torch.nn.Linear(5, 3, bias=False).double()
     with torch.no_grad():
         ours.weight.copy_(torch.randn(3, 5, generator=generator))
         plain.weight.copy_(ours.weight)

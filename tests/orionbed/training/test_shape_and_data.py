@@ -42,7 +42,7 @@ def test_bytes_of_the_boundary(small: Any) -> None:
         ({"kv_heads": 3}, "kv_heads 3 must divide heads 4"),
         ({"boundary": 33}, "boundary must lie between 1 and hidden 32"),
         ({"boundary": 0}, "boundary"),
-        ({"dtype": "bf16"}, "dtype must be one of float32, float64"),
+        ({"dtype": "bf16"}, "dtype must be one of bfloat16, float32, float64"),
     ],
 )
 def test_a_shape_that_does_not_fit_together_is_refused(changes: dict[str, Any], message: str, small: Any) -> None:
