@@ -8,11 +8,12 @@ from typing import Any
 from emulator.coordinator import Coordinator
 from emulator.honesty import emulation_block, not_modelled, refuse
 from emulator.inspection import inspect
-from emulator.interrupts import run_interruptibly
-from emulator.orchestra import Orchestra
-from emulator.outcome import Outcome
-from emulator.supervisor import AbortedRunError, Supervisor
+from emulator.supervisor import Supervisor
 from orionbed.emulation import as_emulated
+from orionbed.fleet.interrupts import run_interruptibly
+from orionbed.fleet.orchestra import Orchestra
+from orionbed.fleet.outcome import Outcome
+from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import in_order
 from orionbed.plan import Plan, make_plan
 from orionbed.results import RunResult
@@ -73,6 +74,7 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     supervisor.record.close(end_s, done, len(plan.peers))
     outcome = Outcome(plan, supervisor.record, supervisor.members, end_s)
     result = outcome.result(
+        "emulator",
         seed=seed,
         wall_s=time.perf_counter() - started,
         scale=supervisor.scales.payload_scale,

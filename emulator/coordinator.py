@@ -9,12 +9,13 @@ from collections.abc import Callable
 from math import ceil, inf
 from typing import Any
 
-from emulator.control import Message
 from emulator.fluid import Fluid
-from emulator.members import Member
 from emulator.routes import make_fluid
-from emulator.supervisor import AbortedRunError, Supervisor
+from emulator.supervisor import Supervisor
 from orionbed.faults import ResolvedFault
+from orionbed.fleet.control import Message
+from orionbed.fleet.members import Member
+from orionbed.fleet.supervising import AbortedRunError
 from orionbed.results import Epoch
 
 ANSWER_WITHIN_S = 120.0

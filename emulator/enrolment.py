@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
-from emulator import control
-from emulator.control import ControlError, Message
-from emulator.tls import Credentials, TlsError
-from emulator.tokens import JoinToken
+from orionbed.fleet import control
+from orionbed.fleet.control import ControlError, Message
+from orionbed.fleet.tls import Credentials, TlsError
+from orionbed.fleet.tokens import JoinToken
 
 WITHIN_S: Final = 10.0
 MOST_BYTES: Final = 16 * 1024

@@ -3,10 +3,10 @@
 import os
 from typing import Any
 
-from emulator.control import Channel
 from emulator.job import Job
-from emulator.stream import dial
 from orionbed.emulation import Scales
+from orionbed.fleet.control import Channel
+from orionbed.fleet.stream import dial
 
 
 def connected(job: Job, role: str, index: int = -1, life: int = 0) -> Channel:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from emulator import control
-from emulator.control import ControlError, Message
+from orionbed.fleet import control
+from orionbed.fleet.control import ControlError, Message
 
 NUM_PINGS: Final = 20
 _SILENT_S: Final = 20.0

@@ -9,16 +9,16 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Any, Final
 
-from emulator import control
-from emulator.certificates import Authority
-from emulator.control import Message
 from emulator.enrolment import enrol
 from emulator.host import Host
-from emulator.members import Door, Member, certified
-from emulator.stream import keep_alive
-from emulator.tls import tls_order
-from emulator.tokens import FROM_ENVIRONMENT, JoinToken
 from orionbed.backends import BackendError
+from orionbed.fleet import control
+from orionbed.fleet.certificates import Authority
+from orionbed.fleet.control import Message
+from orionbed.fleet.members import Door, Member, certified
+from orionbed.fleet.stream import keep_alive
+from orionbed.fleet.tls import tls_order
+from orionbed.fleet.tokens import FROM_ENVIRONMENT, JoinToken
 from orionbed.plan import Plan
 from orionbed.scenario.emulation import host_and_port
 

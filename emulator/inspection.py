@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from emulator.members import Member
-from emulator.record import Record
 from emulator.reference import reference_difference
 from emulator.throttle.counters import Balance, Counters, ReceivedCount, SentCount, balance
 from orionbed.audit import Audit, audit
 from orionbed.faults import ResolvedFault
+from orionbed.fleet.members import Member
+from orionbed.fleet.record import Record
 from orionbed.journal import in_order
 from orionbed.plan import Plan
 

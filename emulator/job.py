@@ -7,9 +7,9 @@ from typing import Any
 from emulator.disk import Disk
 from emulator.throttle.rates import Rate
 from emulator.throttle.shared_clock import SharedClock
-from emulator.tls import Tls
 from orionbed.emulation import model_shape
 from orionbed.faults import ResolvedFault, resolve
+from orionbed.fleet.tls import Tls
 from orionbed.hops import bytes_per_s_per_bps
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import Scenario

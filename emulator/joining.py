@@ -13,14 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from emulator import control
-from emulator.control import ControlError, Message
 from emulator.enrolment import WITHIN_S, obtain
 from emulator.nursery import Nursery
-from emulator.stream import keep_alive
-from emulator.tls import Credentials, TlsError, fingerprint, stranger, tls_order
-from emulator.tokens import JoinToken
 from orionbed.backends import BackendError
+from orionbed.fleet import control
+from orionbed.fleet.control import ControlError, Message
+from orionbed.fleet.stream import keep_alive
+from orionbed.fleet.tls import Credentials, TlsError, fingerprint, stranger, tls_order
+from orionbed.fleet.tokens import JoinToken
 from orionbed.processes import num_cores
 from orionbed.scenario.emulation import host_and_port
 

@@ -6,13 +6,13 @@ from typing import Any
 from emulator.job import Job
 from emulator.routes import Ways
 from emulator.throttle.changes import BlockChange, CorruptChange, PathChange
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.endpoint import Endpoint
 from emulator.throttle.paths import Path
 from emulator.throttle.rates import Rate
 from orionbed.emulation import Scales
 from orionbed.fault_effects import change_times, link_state
 from orionbed.faults import ResolvedFault
+from orionbed.fleet.clock import PacedClock
 
 DRAWN_AHEAD_S = 12 * 3600.0
 CHUNK_REAL_S = 0.001

@@ -8,17 +8,18 @@ from dataclasses import astuple
 from math import inf
 from typing import Any
 
-from emulator.control import Channel, ControlError, Message
 from emulator.entry import entered
 from emulator.headers import sealed, unpacked
 from emulator.job import Job
 from emulator.links import make_endpoint
-from emulator.participants import Participant, make_participant
+from emulator.participants import make_participant
 from emulator.throttle.changes import BlockChange
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Counters
 from emulator.throttle.endpoint import Delivery, Endpoint
 from orionbed.emulation import Scales
+from orionbed.fleet.clock import PacedClock
+from orionbed.fleet.control import Channel, ControlError, Message
+from orionbed.fleet.participants import Participant
 from orionbed.training.loop import Header
 
 Happening = tuple[float, Callable[[Any], object], Any]

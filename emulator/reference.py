@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.members import Member
-from emulator.record import Record
 from orionbed.emulation import model_shape
+from orionbed.fleet.members import Member
+from orionbed.fleet.record import Record
 from orionbed.plan import Plan
 
 

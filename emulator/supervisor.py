@@ -9,27 +9,24 @@ from dataclasses import asdict
 from math import inf
 from typing import Any
 
-from emulator.control import Message
 from emulator.host import Host
 from emulator.hosts import Hosts, reachable
 from emulator.measuring import heaviest
-from emulator.members import Door, Member
 from emulator.nursery import Nursery
-from emulator.record import Record
 from emulator.scaling import choose_scales
-from emulator.throttle.clock import PacedClock
 from orionbed.backends import BackendError
 from orionbed.emulation import Scales
+from orionbed.fleet.clock import PacedClock
+from orionbed.fleet.control import Message
+from orionbed.fleet.members import Door, Member
+from orionbed.fleet.record import Record
+from orionbed.fleet.supervising import AbortedRunError, Limits
 from orionbed.plan import Plan
 
 START_WITHIN_S = 180.0
 FINAL_WITHIN_S = 60.0
 QUIET_AFTER_S = 0.3
 BEGINS_IN_S = 0.5
-
-
-class AbortedRunError(Exception):
-    """The run cannot go on; the message says why. What there is of it is kept."""
 
 
 class Supervisor:
@@ -39,6 +36,7 @@ class Supervisor:
         self.plan = plan
         self.seed = seed
         self.say = say
+        self.limits = Limits(plan.scenario.emulator.merges, plan.scenario.emulator.recovery_deadline)
         self.record = Record(plan.num_chunks)
         self.members = [Member(peer.index, "peer") for peer in plan.peers]
         if not isinstance(plan.scenario.merge, str):

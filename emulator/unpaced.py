@@ -3,13 +3,14 @@
 from math import inf
 from typing import Any
 
-from emulator.control import Channel
 from emulator.entry import entered
 from emulator.headers import sealed, unpacked
 from emulator.job import Job
-from emulator.participants import PeerParticipant
+from emulator.participants import make_peer
 from emulator.post import Post
 from orionbed.emulation import Scales
+from orionbed.fleet.control import Channel
+from orionbed.fleet.participants import PeerParticipant
 from orionbed.training.loop import Header
 
 
@@ -37,7 +38,7 @@ def run_unpaced(job: Job, order: dict[str, Any]) -> None:
     index, life = order["index"], order["life"]
     post = Post(index, job.token.encode(), job.host)
     wire = PostWire(post, scales)
-    participant = PeerParticipant(job, index, life, wire, channel.send)
+    participant = make_peer(job, index, life, wire, channel.send)
     channel.send({"t": "up", "address": list(post.address)})
     post.addresses = {peer: (address[0], address[1]) for peer, address in channel.receive()["addresses"]}
     participant.started(0.0)

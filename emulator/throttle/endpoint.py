@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.throttle.changes import Change, LinkChange
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Counters
 from emulator.throttle.downlink import Downlink
 from emulator.throttle.frames import MAX_CHUNK_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
@@ -26,6 +25,7 @@ from emulator.throttle.receiving import Deliver, Delivery, Receiving
 from emulator.throttle.sending import Address, Failed, Sending
 from emulator.throttle.shared_clock import SharedClock
 from emulator.throttle.uplink import Uplink
+from orionbed.fleet.clock import PacedClock
 
 __all__ = ["Address", "Delivery", "Endpoint", "Path"]
 

@@ -12,7 +12,6 @@ from math import inf
 from typing import Final
 
 from emulator.throttle import greeting
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Lateness, ReceivedCount
 from emulator.throttle.downlink import Downlink, Passed
 from emulator.throttle.frames import MAX_CREDITS, Frame, FrameError, Kind, credit_frame, nack_frame
@@ -21,6 +20,7 @@ from emulator.throttle.link import Link
 from emulator.throttle.paths import PathPlan
 from emulator.throttle.poller import Poller
 from emulator.throttle.wire import Wire
+from orionbed.fleet.clock import PacedClock
 
 _GREETING_REAL_S: Final = 5.0
 _PATIENCE_REAL_S: Final = 0.001

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.throttle.changes import Change
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import Counters
 from emulator.throttle.endpoint import CHUNK_BYTES, Endpoint
 from emulator.throttle.paths import Path
 from emulator.throttle.rates import Rate
 from emulator.throttle.receiving import Delivery
 from emulator.throttle.shared_clock import SharedClock
+from orionbed.fleet.clock import PacedClock
 
 _START_REAL_S: Final = 0.4
 _WARM: Final = b"warm"

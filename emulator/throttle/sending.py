@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final
 
 from emulator.throttle import greeting
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import SentCount
 from emulator.throttle.frames import CONTROL, Frame, FrameError, Kind, data_header, read_credits
 from emulator.throttle.link import Link
@@ -19,6 +18,7 @@ from emulator.throttle.paths import PathPlan
 from emulator.throttle.poller import Poller
 from emulator.throttle.uplink import Departure, Uplink
 from emulator.throttle.wire import Wire
+from orionbed.fleet.clock import PacedClock
 
 Address = tuple[str, int]
 Failed = Callable[[int, bytes, int, str, float], None]

@@ -22,7 +22,8 @@ def host_and_port(text: str) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
-def _an_address(text: str) -> str:
+def an_address(text: str) -> str:
+    """Check that a setting is HOST:PORT."""
     try:
         host_and_port(text)
     except ValueError as error:
@@ -88,7 +89,7 @@ class Emulator(Block):
         default=600.0,
         description="A run that has not got over a fault after so much time of it is given up (default 10 min).",
     )
-    listen: Annotated[str, AfterValidator(_an_address)] | None = Field(
+    listen: Annotated[str, AfterValidator(an_address)] | None = Field(
         default=None,
         description="Where to listen for peers on other hosts, as address and port like 0.0.0.0:7777 (default null: "
         "all peers run on this machine).",

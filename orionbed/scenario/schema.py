@@ -9,6 +9,7 @@ from pydantic import Field
 from orionbed.scenario.emulation import Emulator
 from orionbed.scenario.faults import Faults, FaultsOrList
 from orionbed.scenario.fields import NAME_PATTERN, Block, Listed
+from orionbed.scenario.hardware import Real
 from orionbed.scenario.layout import Batch, Model, Peers, Pipeline
 from orionbed.scenario.network import Network
 from orionbed.scenario.sections import ChurnOrNone, Cost, Datacenter, MergeOrNone, Published, Report, Run, SyncOrNone
@@ -51,7 +52,7 @@ class Scenario(Block):
         default={}, description="Dotted key -> the distribution that `run --samples` draws it from, or {choice: [...]}."
     )
     emulator: Emulator = Field(default=Emulator(), description="Settings of the emulator backend.")
-    real: dict[str, Any] = Field(default={}, description="Settings of the real backend, checked there.")
+    real: Real = Field(default=Real(), description="Settings of the real backend.")
 
     def __reduce__(self) -> tuple[Callable[[str], "Scenario"], tuple[str]]:
         """Travel to other processes as JSON: the classes of distributions are made on the fly and cannot be pickled."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from emulator.honesty import _quantiles, emulation_block, not_modelled, refuse
-from emulator.record import Record
 from orionbed.backends import BackendError
 from orionbed.emulation import Scales
+from orionbed.fleet.record import Record
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import apply, load
 

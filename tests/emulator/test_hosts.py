@@ -18,15 +18,16 @@ from typing import Any
 
 import pytest
 
-from emulator import control, joining
-from emulator.certificates import Authority
-from emulator.control import Channel
+from emulator import joining
 from emulator.enrolment import MOST_BYTES, obtain
 from emulator.hosts import Hosts, reachable
-from emulator.members import Member
-from emulator.stream import dial
-from emulator.tls import Credentials, Tls, fingerprint, stranger, tls_order
 from orionbed.backends import BackendError
+from orionbed.fleet import control
+from orionbed.fleet.certificates import Authority
+from orionbed.fleet.control import Channel
+from orionbed.fleet.members import Member
+from orionbed.fleet.stream import dial
+from orionbed.fleet.tls import Credentials, Tls, fingerprint, stranger, tls_order
 from orionbed.plan import make_plan
 from orionbed.scenario import load
 

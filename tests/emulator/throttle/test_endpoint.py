@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from emulator.throttle.changes import BlockChange, CorruptChange, LinkChange
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.counters import balance
 from emulator.throttle.endpoint import Endpoint
 from emulator.throttle.paths import Path
 from emulator.throttle.rates import Rate
+from orionbed.fleet.clock import PacedClock
 
 pytestmark = pytest.mark.xdist_group("emulator")
 

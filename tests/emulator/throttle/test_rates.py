@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.throttle.clock import PacedClock
 from emulator.throttle.rates import Rate
 from emulator.throttle.shared_clock import SharedClock
 from orionbed.bandwidth_trace import RecordedRate
+from orionbed.fleet.clock import PacedClock
 
 
 def test_a_constant_rate():

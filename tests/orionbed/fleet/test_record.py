@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from emulator.record import Record
 from orionbed import tracing
+from orionbed.fleet.record import Record
 from orionbed.journal import Entry
 from orionbed.results import Mark
 from orionbed.tracing import CAUSES

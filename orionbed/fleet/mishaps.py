@@ -5,16 +5,16 @@ from collections.abc import Callable
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from emulator.aftermath import Aftermath
-from emulator.members import Member
-from emulator.supervisor import AbortedRunError
 from orionbed.faults import ResolvedFault, resolve
+from orionbed.fleet.aftermath import Aftermath
+from orionbed.fleet.members import Member
+from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import Entry
 from orionbed.plan import PeerPlan
 from orionbed.streams import Streams
 
 if TYPE_CHECKING:
-    from emulator.orchestra import Orchestra
+    from orionbed.fleet.orchestra import Orchestra
 
 LOOKS_EVERY_REAL_S = 0.02
 BEGIN_IN_REAL_S = 0.1
@@ -33,7 +33,7 @@ class Mishaps:
         self._halted: set[int] = set()
         self._burials: dict[int, asyncio.Task[None]] = {}
         self.faults = resolve(self._plan, self._supervisor.seed)
-        self.aftermath = Aftermath(self._plan, self._record, self.faults)
+        self.aftermath = Aftermath(self._plan, self._record, self.faults, self._supervisor.limits.recovery_deadline_s)
 
     def start(self) -> None:
         """Let everything come in its time."""

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator import control
-from emulator.control import Channel, ControlError
+from orionbed.fleet import control
+from orionbed.fleet.control import Channel, ControlError
 
 Pair = tuple[Channel, socket.socket]
 

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from emulator.tls import Credentials
 from orionbed.backends import BackendError
+from orionbed.fleet.tls import Credentials
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey

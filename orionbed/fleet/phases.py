@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from math import floor
 
-from emulator.throttle.clock import PacedClock
+from orionbed.fleet.clock import PacedClock
 from orionbed.scenario.sections import Merge
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from emulator.members import Member
-from emulator.orchestra import Orchestra
-from emulator.phases import Gate
-from emulator.record import Record
+from orionbed.fleet.members import Member
+from orionbed.fleet.orchestra import Orchestra
+from orionbed.fleet.phases import Gate
+from orionbed.fleet.record import Record
+from orionbed.fleet.supervising import Limits
 from orionbed.plan import make_plan
 from orionbed.scenario import apply, load
 from orionbed.scenario.sections import Merge
@@ -156,7 +157,14 @@ def test_slices_are_downloaded_as_they_were_cut_for_those_who_averaged_them(phas
     async def merged() -> tuple[list[Peer], list[Member], float]:
         peers = [Peer(0), Peer(1, dies_in=phase), Peer(2)]
         supervisor: Any = SimpleNamespace(
-            plan=plan, record=Record(1), seed=0, end_s=inf, clock=FakeClock(), peers=peers, members=peers
+            plan=plan,
+            record=Record(1),
+            seed=0,
+            end_s=inf,
+            clock=FakeClock(),
+            peers=peers,
+            members=peers,
+            limits=Limits(None, 600.0),
         )
         orchestra = Orchestra(supervisor, None)
         for peer in peers:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from emulator.certificates import Authority
-from emulator.control import Channel, ControlError
-from emulator.stream import TlsStream, dial
-from emulator.tls import Credentials, Tls, TlsError, fingerprint, tls_order
-from emulator.tokens import JoinToken
 from orionbed.backends import BackendError
+from orionbed.fleet.certificates import Authority
+from orionbed.fleet.control import Channel, ControlError
+from orionbed.fleet.stream import TlsStream, dial
+from orionbed.fleet.tls import Credentials, Tls, TlsError, fingerprint, tls_order
+from orionbed.fleet.tokens import JoinToken
 from orionbed.scenario import ScenarioError, load
 from orionbed.scenario.emulation import host_and_port
 

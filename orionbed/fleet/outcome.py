@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from emulator.members import Member
-from emulator.record import Record, Span
-from emulator.tally import Tally, in_vain
 from orionbed import tracing
 from orionbed.account import KIND_CODES
+from orionbed.fleet.members import Member
+from orionbed.fleet.record import Record, Span
+from orionbed.fleet.tally import Tally, in_vain
 from orionbed.journal import in_order
 from orionbed.plan import Plan
 from orionbed.results import Floats, RunResult
@@ -28,8 +28,10 @@ class Outcome:
         self._end_s = end_s
         self._num_peers = len(plan.peers)
 
-    def result(self, *, seed: int, wall_s: float, scale: float, aborted: str, num_missed: int) -> RunResult:
-        """Return the result of the run."""
+    def result(
+        self, backend: str, *, seed: int, wall_s: float, scale: float, aborted: str, num_missed: int
+    ) -> RunResult:
+        """Return the result of the run; `scale` is what each byte that moved stands for."""
         record, plan = self._record, self._plan
         tally = Tally(in_order(record.entries), plan.num_chunks)
         ledger, applied_s = tally.ledger(), tally.applied_s()
@@ -40,7 +42,7 @@ class Outcome:
         store = self._store()
         return RunResult(
             plan=plan,
-            backend="emulator",
+            backend=backend,
             seed=seed,
             duration_s=self._end_s,
             startup_s=0.0,

@@ -3,10 +3,10 @@
 from math import isfinite
 from typing import Any
 
-from emulator.record import Record
-from emulator.supervisor import AbortedRunError
 from orionbed import tracing
 from orionbed.faults import ResolvedFault, described
+from orionbed.fleet.record import Record
+from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import SUPERVISOR, Entry
 from orionbed.plan import Plan
 
@@ -18,14 +18,14 @@ class Aftermath:
     and who were to come back are there again, and a micro-batch has been applied that was created after its end.
     """
 
-    def __init__(self, plan: Plan, record: Record, faults: tuple[ResolvedFault, ...]) -> None:
+    def __init__(self, plan: Plan, record: Record, faults: tuple[ResolvedFault, ...], deadline_s: float) -> None:
         self._plan = plan
         self._record = record
         self._faults = {fault.id: fault for fault in faults}
         self._pending = dict.fromkeys(self._faults, 0.0)
         self._hit: set[str] = set()
         self._recovered_s: dict[str, float] = {}
-        self._deadline_s = plan.scenario.emulator.recovery_deadline
+        self._deadline_s = deadline_s
         self._checked_s = 0.0
         self._quiet_s = 0.0
         self._applied = 0

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emulator import control
-from emulator.control import ControlError, Message
-from emulator.stream import keep_alive
+from orionbed.fleet import control
+from orionbed.fleet.control import ControlError, Message
+from orionbed.fleet.stream import keep_alive
 
 Status = Literal["starting", "up", "training", "merging", "benched", "down"]
 HELLO_WITHIN_S = 10.0

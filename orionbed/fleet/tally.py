@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from emulator.record import Span
+from orionbed.fleet.record import Span
 from orionbed.journal import Entry, reason_of
 from orionbed.ledger import Ledger, MicrobatchRecord
 from orionbed.results import Floats

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from emulator.record import Span
-from emulator.tally import Tally, in_vain
 from orionbed import tracing
+from orionbed.fleet.record import Span
+from orionbed.fleet.tally import Tally, in_vain
 from orionbed.journal import Entry
 
 

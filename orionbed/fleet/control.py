@@ -9,7 +9,7 @@ import json
 import struct
 from typing import Any, Final
 
-from emulator.stream import Stream
+from orionbed.fleet.stream import Stream
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 _LENGTH: Final = struct.Struct("!I")

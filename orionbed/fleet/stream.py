@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from typing import Final, Protocol
 
-from emulator.tls import Tls, TlsError, fingerprint
+from orionbed.fleet.tls import Tls, TlsError, fingerprint
 
 _READ_BYTES: Final = 64 * 1024
 _IDLE_S, _PROBE_EVERY_S, _PROBES, _UNHEARD_S = 5, 5, 3, 20

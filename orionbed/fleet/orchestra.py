@@ -1,17 +1,17 @@
-"""What happens when in a paced run: training phases, merges, peers that leave and come back, faults, the end."""
+"""What happens when, in a run of real peers: phases, merges, peers that leave and come back, faults, the end."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from math import ceil, inf
 from typing import Any
 
-from emulator.control import Message
-from emulator.members import Member
-from emulator.mishaps import Mishaps
-from emulator.phases import Gate
-from emulator.supervisor import AbortedRunError, Supervisor
 from orionbed.backends import BackendError
 from orionbed.faults import ResolvedFault
+from orionbed.fleet.control import Message
+from orionbed.fleet.members import Member
+from orionbed.fleet.mishaps import Mishaps
+from orionbed.fleet.phases import Gate
+from orionbed.fleet.supervising import AbortedRunError, Supervising
 from orionbed.results import Epoch, Mark
 from orionbed.training.merge import PHASES
 
@@ -25,7 +25,7 @@ class Orchestra:
     """Conducts one run from its first second to its last. Seconds are those of the run."""
 
     def __init__(
-        self, supervisor: Supervisor, progress: Callable[[float, int, int | None, float | None], None] | None
+        self, supervisor: Supervising, progress: Callable[[float, int, int | None, float | None], None] | None
     ) -> None:
         self.supervisor = supervisor
         self.plan = supervisor.plan
@@ -39,10 +39,10 @@ class Orchestra:
         self._phase = ""
         self._progress = progress
         self._tasks: list[asyncio.Task[None]] = []
-        run, block = self.plan.scenario.run, self.plan.scenario.emulator
+        run, max_merges = self.plan.scenario.run, supervisor.limits.max_merges
         self._end_s = inf if run.duration is None else run.duration
         self._target = None if run.tokens is None else ceil(run.tokens / self.plan.tokens_per_microbatch)
-        self._max_merges = inf if block.merges is None else block.merges
+        self._max_merges = inf if max_merges is None else max_merges
         self._training_end_s = 0.0
         self._epoch_started_s = 0.0
         self._counted = (0, 0)
