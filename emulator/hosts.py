@@ -16,6 +16,7 @@ from orionbed.fleet import control
 from orionbed.fleet.certificates import Authority
 from orionbed.fleet.control import Message
 from orionbed.fleet.members import Door, Member, certified
+from orionbed.fleet.reaching import EVERYWHERE
 from orionbed.fleet.stream import keep_alive
 from orionbed.fleet.tls import tls_order
 from orionbed.fleet.tokens import FROM_ENVIRONMENT, JoinToken
@@ -24,7 +25,6 @@ from orionbed.scenario.emulation import host_and_port
 
 SAYS_EVERY_S: Final = 30.0
 ENDS_WITHIN_S: Final = 15.0
-EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (where to listen is the user's choice)
 _MOST_SLOTS: Final = 4096
 
 
@@ -205,18 +205,6 @@ class Hosts:
         await asyncio.gather(*(host.end(ENDS_WITHIN_S) for host in self if host.alive))
         if self._door is not None:
             await self._door.close()
-
-
-def reachable(owner: Member, asker: Member) -> list[Any] | None:
-    """Return where one participant reaches another; one that listens everywhere is where it connected from."""
-    if owner.address is None or owner.address[0] not in EVERYWHERE or asker.writer is None or owner.writer is None:
-        return owner.address
-    host, port = owner.address
-    if owner.host:
-        return [owner.writer.get_extra_info("peername")[0], port]
-    if asker.host:
-        return [asker.writer.get_extra_info("sockname")[0], port]
-    return [EVERYWHERE[host], port]
 
 
 def _own_address() -> str:

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from emulator.host import Host
-from emulator.hosts import Hosts, reachable
+from emulator.hosts import Hosts
 from emulator.measuring import heaviest
 from emulator.nursery import Nursery
 from emulator.scaling import choose_scales
@@ -19,6 +19,7 @@ from orionbed.emulation import Scales
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
 from orionbed.fleet.members import Door, Member
+from orionbed.fleet.reaching import reachable
 from orionbed.fleet.record import Record
 from orionbed.fleet.supervising import AbortedRunError, Limits
 from orionbed.plan import Plan

@@ -5,7 +5,6 @@ thread. When its input ends, or its parent dies, it ends all its children and it
 however that ends.
 """
 
-import ctypes
 import json
 import os
 import select
@@ -15,16 +14,9 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-PR_SET_PDEATHSIG = 1
+from orionbed.fleet.parents import die_with_parent
+
 READY = {"t": "ready"}
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent is gone (Linux); at once, if it is gone already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class Zygote:

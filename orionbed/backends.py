@@ -11,7 +11,6 @@ from orionbed.scenario import Scenario
 from orionbed.summary import Baseline
 
 NAMES = ("sim", "emulator", "real")
-AVAILABLE = ("sim", "emulator")
 
 
 class BackendError(Exception):
@@ -58,6 +57,18 @@ class Joining(Protocol):
         """Let peers of the run at `address` live on this machine until it ends; return how that came about."""
 
 
+class Rehearsing(Protocol):
+    """What a backend offers whose processes are started by commands."""
+
+    def dry_run(self, plan: Plan) -> list[str]:
+        """Return what would be started, line by line."""
+
+
+def load_rehearsing() -> Rehearsing:
+    """Import what says how the processes of a run on hardware would be started."""
+    return cast(Rehearsing, import_module("real.api"))
+
+
 def load_joining() -> Joining:
     """Import what lets this machine join a run of the emulator."""
     return cast(Joining, import_module("emulator.api"))
@@ -67,10 +78,9 @@ def load(name: str) -> Backend:
     """Import a backend.
 
     Raises:
-        BackendError: there is none of that name, or it is not part of this release.
+        BackendError: there is none of that name.
 
     """
-    if name not in AVAILABLE:
-        what = "is not part of this release" if name in NAMES else "does not exist"
-        raise BackendError(f"backend '{name}' {what}; use --backend {' or '.join(AVAILABLE)}")
+    if name not in NAMES:
+        raise BackendError(f"backend '{name}' does not exist; use --backend {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     return cast(Backend, import_module(f"{name}.api"))

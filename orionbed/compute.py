@@ -6,11 +6,12 @@ Nothing here looks at a pipeline or a network.
 
 from dataclasses import dataclass, replace
 
+from orionbed import measured, traffic
 from orionbed import model as arithmetic
-from orionbed import traffic
 from orionbed.kernels import Kernels, Work, peak_of
 from orionbed.model import BYTES_PER_VALUE, Transformer
 from orionbed.scenario import GpuProfile
+from orionbed.scenario.measurements import Piece
 
 __all__ = ["Cost", "CostModel", "Work", "peak_of"]
 
@@ -64,7 +65,8 @@ class CostModel(Kernels):
     and the head by vocabulary. Seconds are those of each GPU, FLOPs those of all GPUs together. `sequence_parallel`
     cuts norms, dropout and residuals over the sequence as well (Korthikanti et al., arXiv 2205.05198).
     `overlap_collectives` lets the backward's all-reduces run beside weight gradients. The other arguments are those of
-    `Kernels`.
+    `Kernels`. A piece that the profile has measured in this shape and number format takes the seconds measured, on one
+    GPU and with the efficiency `by-shape`; FLOPs stay counted.
     """
 
     def __init__(
@@ -84,12 +86,36 @@ class CostModel(Kernels):
 
     def layer(self, model: Transformer, tokens: int, sequence: int) -> Work:
         """One block: its matrix multiplies, attention, memory-bound rest, and collectives between the GPUs."""
+        return self._as_measured(
+            "layer", self._layer_by_shape(model, tokens, sequence), model, tokens, sequence=sequence
+        )
+
+    def _layer_by_shape(self, model: Transformer, tokens: int, sequence: int) -> Work:
         into_attention, into_ffn = self._column_parallel(model, tokens)
         work = self.attention_core(model, tokens, sequence)
         for part in (into_attention, *self._row_parallel(model, tokens), into_ffn):
             work += part.on(self.gpus)
         work += self._rest_of_layer(model, tokens)
         return work + self._collectives(model, tokens, (into_attention, into_ffn))
+
+    def _as_measured(
+        self,
+        piece: Piece,
+        work: Work,
+        model: Transformer,
+        tokens: int,
+        *,
+        sequence: int | None = None,
+        boundary: int | None = None,
+    ) -> Work:
+        """Replace modelled seconds by those that the profile has measured of this very piece, if it has."""
+        if self.flat is not None or self.gpus > 1:
+            return work
+        times = measured.times_of(self.gpu, piece, model, tokens, sequence=sequence, boundary=boundary)
+        if times is None:
+            return work
+        found = (times.forward.median, times.input_gradient.median, times.weight_gradient.median)
+        return work.taking(*(seconds / self.kernel_scale for seconds in found))
 
     def _column_parallel(self, model: Transformer, tokens: int) -> tuple[Work, Work]:
         """Work on one GPU of q, k and v, and of the feed-forward's first matrices."""
@@ -183,7 +209,8 @@ class CostModel(Kernels):
         work = self.elementwise(tokens * traffic.embedding_bytes(model), 1)
         # Nothing waits for the gradient of the first stage's input: all of its backward is for the weights.
         work = replace(work, input_gradient_s=0.0, weight_gradient_s=work.input_gradient_s)
-        return work + Work(self._all_reduce_stream_s(model, tokens))
+        work += Work(self._all_reduce_stream_s(model, tokens))
+        return self._as_measured("embedding", work, model, tokens)
 
     def head(self, model: Transformer, tokens: int) -> Work:
         """Final norm, logits and loss; the backward's input gradient is an all-reduce between the GPUs."""
@@ -200,14 +227,32 @@ class CostModel(Kernels):
         )
         # Maximum, sum and the target's logit of every token, in fp32.
         loss_s = 3 * self.all_reduce_s(4.0 * tokens)
-        return work + Work(loss_s, self._all_reduce_stream_s(model, tokens))
+        work += Work(loss_s, self._all_reduce_stream_s(model, tokens))
+        return self._as_measured("head", work, model, tokens)
+
+    def encoder(self, model: Transformer, tokens: int, width: int) -> Work:
+        """What narrows the residual stream to `width` before it is sent."""
+        return self._as_measured("encoder", self.narrowing(model, tokens, width), model, tokens, boundary=width)
+
+    def decoder(self, model: Transformer, tokens: int, width: int) -> Work:
+        """What widens a tensor of `width` that has been received."""
+        return self._as_measured("decoder", self.narrowing(model, tokens, width), model, tokens, boundary=width)
 
     def narrowing(self, model: Transformer, tokens: int, width: int) -> Work:
         """One boundary encoder or decoder: a multiply between the model's width and the narrow one, cut by tokens."""
         return self.matmul(self._share(tokens), model.hidden, width, model.dtype).on(self.gpus)
 
-    def optimizer_step_s(self, parameters: int, dtype: str, state_bytes_per_parameter: int = 0) -> float:
-        """One local optimizer step over `parameters`, which are cut over the GPUs of the peer."""
+    def optimizer_step_s(
+        self, parameters: int, dtype: str, state_bytes_per_parameter: int = 0, *, model: Transformer | None = None
+    ) -> float:
+        """One local optimizer step over `parameters`, which are cut over the GPUs of the peer.
+
+        `model` is what they belong to: with it, a step that the profile has measured takes the time measured.
+        """
+        if model is not None and self.flat is None and self.gpus == 1:
+            each_s = measured.step_per_parameter_s(self.gpu, model)
+            if each_s is not None:
+                return parameters * each_s / self.kernel_scale
         per_parameter = traffic.optimizer_bytes(dtype, state_bytes_per_parameter)
         return self.traffic_s(float(self._share(parameters) * per_parameter), 100)
 

@@ -71,7 +71,10 @@ def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: in
         work += costs.head(model, tokens)
     narrowing = Work()
     if isinstance(boundary, BottleneckBoundary):
-        narrowing = costs.narrowing(model, tokens, boundary.width).times((not is_first) + (not is_last))
+        if not is_first:
+            narrowing += costs.decoder(model, tokens, boundary.width)
+        if not is_last:
+            narrowing += costs.encoder(model, tokens, boundary.width)
     work = _as_measured(scenario, work, index, len(split) // scenario.pipeline.stages)
     forward = _cost(work.forward_s, work.forward_flops, narrowing.forward_s, narrowing.forward_flops)
     attention = costs.attention_core(model, tokens, batch.sequence).times(split[index])

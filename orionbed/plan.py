@@ -231,7 +231,8 @@ def _stages(
     for index in range(scenario.pipeline.stages):
         mine = [chunk for chunk, holder in enumerate(stage_of) if holder == index]
         state_bytes = scenario.model.optimizer.state_bytes_per_parameter
-        step = Cost(optimizer_s=costs.optimizer_step_s(parameters[index], scenario.model.dtype, state_bytes))
+        model = scenario.model
+        step_s = costs.optimizer_step_s(parameters[index], model.dtype, state_bytes, model=model)
         stages.append(
             StagePlan(
                 index=index,
@@ -239,7 +240,7 @@ def _stages(
                 parameters=parameters[index],
                 weight_bytes=parameters[index] * BYTES_PER_VALUE[scenario.model.dtype],
                 memory=memories[index],
-                costs=stage_costs(per_chunk, stage_of, index, step),
+                costs=stage_costs(per_chunk, stage_of, index, Cost(optimizer_s=step_s)),
                 useful_flops=_total(credited[chunk] for chunk in mine) | {"STEP": 0.0},
                 num_chunks=len(mine),
             )

@@ -47,7 +47,8 @@ class RunResult:
     end. `other_s[peer, cause]` is all the rest of each peer's time, by cause code of `orionbed.tracing`.
     `aborted` says why a run ended before its target; empty for a run that reached it. `journal` is what
     peers wrote down themselves, where they are processes. `backend_block` is what this
-    backend alone has to say; it stands in the summary under the backend's name.
+    backend alone has to say; it stands in the summary under the backend's name. Without `has_baseline` the scenario's
+    datacenter is one of other GPUs than those that ran, and there is nothing to compare with.
     """
 
     plan: Plan
@@ -83,6 +84,7 @@ class RunResult:
     faults: list[dict[str, Any]] = field(default_factory=list)
     journal: list[Entry] = field(default_factory=list)
     backend_block: dict[str, Any] = field(default_factory=dict)
+    has_baseline: bool = True
 
     @property
     def training_s(self) -> float:

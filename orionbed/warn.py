@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from orionbed.advice import best_of, title_of
+from orionbed.measured import shape_in_words, uncovered
+from orionbed.plan import Plan
 from orionbed.results import RunResult
 
 PARTIAL_SHARE = 0.01
@@ -45,6 +47,7 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
                 "read its speed as that of a datacenter with memory to spare, or set datacenter.recompute: full",
             )
         )
+    found += about_profile(plan)
     found += _about_length(result, summary)
     found += _about_microbatches(summary)
     found += _about_merges(result, summary)
@@ -78,6 +81,28 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
             )
         )
     return found
+
+
+def about_profile(plan: Plan) -> list[dict[str, str]]:
+    """Return a warning where a calibrated profile has not measured what the scenario runs."""
+    gpu, scenario = plan.gpu, plan.scenario
+    missing = uncovered(gpu, scenario)
+    if not missing:
+        return []
+    others = [entry.shape.dtype for entry in gpu.measured]
+    advice = f"measure it: orionbed calibrate {scenario.name} --device {gpu.device or 'cpu'} --out {scenario.peers.gpu}"
+    if scenario.peers.gpus > 1:
+        advice = "a calibration is of one GPU: set peers.gpus: 1, or take a profile made by hand"
+    elif scenario.model.dtype not in others:
+        advice = f"what was measured is {others[0]}: set model.dtype={others[0]}; or {advice}"
+    return [
+        warning(
+            "profile-not-covered",
+            f"the profile {gpu.name} has no measurement of {', '.join(missing)} at {shape_in_words(scenario)}; they "
+            "are taken from its efficiencies by shape",
+            advice,
+        )
+    ]
 
 
 def _about_length(result: RunResult, summary: dict[str, Any]) -> list[dict[str, str]]:

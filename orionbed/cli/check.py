@@ -6,16 +6,18 @@ from typing import Any
 import typer
 
 from orionbed.cli.ending import EXIT_FAILED
-from orionbed.cli.options import JsonOption, ScenarioArgument, SetOption
+from orionbed.cli.options import JsonOption, ProfileOption, ScenarioArgument, SetOption
 
 
-def check(scenario: ScenarioArgument, *, sets: SetOption = None, as_json: JsonOption = False) -> None:
+def check(
+    scenario: ScenarioArgument, *, sets: SetOption = None, profile: ProfileOption = None, as_json: JsonOption = False
+) -> None:
     """Validate a scenario, show what it resolves to, whether it fits, and what it would cost. Never runs it."""
     from orionbed.estimate import estimate
     from orionbed.plan import make_plan
     from orionbed.scenario import load
 
-    plan = make_plan(load(scenario, sets or ()))
+    plan = make_plan(load(scenario, sets or (), profile=profile))
     found = estimate(plan)
     if as_json:
         typer.echo(json.dumps(found, indent=2))

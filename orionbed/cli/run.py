@@ -11,6 +11,7 @@ import typer
 from orionbed.cli.options import (
     DEFAULT_RUNS,
     JsonOption,
+    ProfileOption,
     RunsOption,
     ScenarioArgument,
     SeedOption,
@@ -29,12 +30,16 @@ def run(
     *,
     backend: Annotated[str, typer.Option(help="What runs it: sim, emulator or real.")] = "sim",
     sets: SetOption = None,
+    profile: ProfileOption = None,
     seed: SeedOption = None,
     samples: Annotated[int, typer.Option(min=0, help="Draw the uncertain inputs this many times, for bands.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the run's files straight into this folder.")] = None,
     runs: RunsOption = DEFAULT_RUNS,
     jobs: Annotated[int, typer.Option(min=0, help="Processes for samples and curve; 0: one per core.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Run again although the run exists, and replace it.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be started where, for --backend real.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a scenario, write its folder and its report, and print where the report is."""
@@ -44,9 +49,12 @@ def run(
     from orionbed.runs import is_done, read_summary, run_id, unfinished, with_seed
     from orionbed.scenario import load
 
-    the_scenario = load(scenario, sets or ())
+    the_scenario = load(scenario, sets or (), profile=profile)
     if seed is not None:
         the_scenario = with_seed(the_scenario, seed)
+    if dry_run:
+        _rehearse(the_scenario, backend)
+        return
     module = backends.load(backend)
     identity = run_id(the_scenario, backend, samples)
     target = out if out is not None else runs / str(identity)
@@ -58,6 +66,17 @@ def run(
         with unfinished(target, force=force) as folder:
             _write_run(job, folder, console)
     _finish(target, read_summary(target), console, as_json=as_json)
+
+
+def _rehearse(scenario: "Scenario", backend: str) -> None:
+    from orionbed import backends
+    from orionbed.cli.ending import InputError
+    from orionbed.plan import make_plan
+
+    if backend != "real":
+        raise InputError("--dry-run is for --backend real; `orionbed check` says what a simulation comes to")
+    for line in backends.load_rehearsing().dry_run(make_plan(scenario)):
+        typer.echo(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +112,10 @@ def _write_run(job: _Job, folder: Path, console: "Console") -> None:
     plan = make_plan(job.scenario, seed)
     with console.run(plan, job.identity) as progress:
         result = job.module.run(plan, seed=seed, progress=progress, say=console.line)
-    console.line("simulating the datacenter baseline")
-    simulator = backends.load("sim")
-    baseline = simulator.simulate_baseline(result.plan.scenario, seed)
+    baseline = None
+    if result.has_baseline:
+        console.line("simulating the datacenter baseline")
+        baseline = backends.load("sim").simulate_baseline(result.plan.scenario, seed)
     summary = summarise(result, baseline, git=git_state(), started_at=started_at)
     _add_curve(job, summary, folder, console)
     _add_bands(job, summary, folder, console)

@@ -61,7 +61,8 @@ def certified(writer: asyncio.StreamWriter) -> bool:
 class Door:
     """Listens for participants and lets in those that know the token and are expected.
 
-    With TLS they must have a certificate as well. Whoever begins with anything but a hello is left to `other`.
+    With TLS they must have a certificate as well. Whoever begins with anything but a hello is left to `other`. `left`
+    hears when the connection of a participant's life has ended.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class Door:
         expected: Callable[[Message], Member | None],
         hear: Callable[[Member, Message], None],
         other: Other | None = None,
+        left: Callable[[Member, int], None] = lambda _member, _life: None,
     ) -> None:
-        self._token, self._expected, self._hear, self._other = token, expected, hear, other
+        self._token, self._expected, self._hear, self._other, self._left = token, expected, hear, other, left
         self._encrypted = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,10 +107,13 @@ class Door:
             member.writer = writer
             member.arrived.set()
             life = member.life
-            while True:
-                message = await control.read(reader)
-                message["life"] = life
-                self._hear(member, message)
+            try:
+                while True:
+                    message = await control.read(reader)
+                    message["life"] = life
+                    self._hear(member, message)
+            finally:
+                self._left(member, life)
         except (ControlError, TimeoutError, OSError):
             pass  # the nursery tells how a participant ended
         except asyncio.CancelledError:

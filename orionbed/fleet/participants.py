@@ -194,6 +194,7 @@ class PeerParticipant(Participant):
     def _snapshot(self) -> tuple[int, bytes]:
         """Return this peer's state as it is, under a version of its own."""
         loop = self.loop
+        loop.settle()
         version = SNAPSHOTS_FROM + round(1000.0 * loop.now_s) * loop.plan.num_replicas + loop.replica
         state = loop.compute.worker.state()
         loop.journal_version("committed", version, hash_of(state))
@@ -203,7 +204,7 @@ class PeerParticipant(Participant):
 
     def _take_state(self, header: Header, body: bytes) -> None:
         loop = self.loop
-        self._adopt(header["version"], body)
+        self._adopt(header["version"], bytes(body))
         loop.reporter.span(
             tracing.LANE_MERGE, tracing.KIND_DOWNLOAD, tracing.CAUSE_BENCHED, -1, (header["sent"], loop.now_s),
             header["plan_bytes"],

@@ -96,7 +96,9 @@ class Record:
         elif entry.event == "dropped":
             self._decided.add(entry.microbatch)
         elif entry.event == "crashed":
-            self._crashed_s[entry.peer] = entry.at_s
+            # A process ends a moment after it was to end, and what it tells of that moment counts.
+            accounted_s = self.lives[entry.peer, entry.life].accounted_s
+            self._crashed_s[entry.peer] = max(entry.at_s, accounted_s)
             self.lost_life(entry.peer, entry.life, entry.at_s)
         elif entry.event == "returned":
             self._away(entry.peer, entry.life - 1, entry.at_s)

@@ -5,10 +5,11 @@ Whoever changes a number takes its source away from it: the provenance of a chan
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from orionbed.scenario.fields import describe
+from orionbed.scenario.gpu import gpu_profile
 from orionbed.scenario.problems import NOWHERE, Place, Problem, ScenarioError
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.tree import Tree, merged, plant
@@ -61,6 +62,19 @@ def with_sets(tree: Tree, sets: Sequence[str]) -> Tree:
     if problems:
         raise ScenarioError(problems)
     return tree
+
+
+def with_profile(tree: Tree, file: Path) -> Tree:
+    """The tree with the GPU profile in `file`, as `--profile` asks for. Raises ScenarioError when it is none."""
+    source = f"--profile {file}"
+    if file.suffix != ".yaml" or not file.is_file():
+        text = "must be a .yaml file that is there; `orionbed calibrate --out FILE` writes one"
+        raise ScenarioError([Problem(Place(source), "", text)])
+    note = f"derived: measured with orionbed calibrate ({file.as_posix()})"
+    if not gpu_profile(str(file)).measured:
+        note = "assumed: set on the command line"
+    tree = _set(tree, "peers.gpu", Tree(file.as_posix(), Place(source), Place(source)))
+    return _without_claims(tree, ["peers.gpu"], note, {})
 
 
 def apply(scenario: Scenario, values: Mapping[str, Any], *, from_file: bool = False) -> Scenario:

@@ -1,8 +1,8 @@
 """GPU profiles: what a GPU can do, every number with its source."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from orionbed.scenario import packaged
 from orionbed.scenario.fields import (
@@ -16,7 +16,9 @@ from orionbed.scenario.fields import (
     FlopRate,
     Fraction,
     Listed,
+    conflicts,
 )
+from orionbed.scenario.measurements import MeasuredPieces, MeasurementOrNull
 from orionbed.scenario.messages import translate
 from orionbed.scenario.problems import ScenarioError
 from orionbed.scenario.yaml_file import read_file
@@ -68,7 +70,27 @@ class GpuProfile(Block):
     link_delay: Duration = Field(
         default=20e-6, description="Time that a collective takes besides moving its bytes (default 20 us)."
     )
+    device: Literal["cpu", "cuda"] | None = Field(
+        default=None, description="What `orionbed calibrate` measured it on (default null: a profile made by hand)."
+    )
+    measured: Annotated[tuple[MeasuredPieces, ...], Listed] = Field(
+        default=(),
+        description="Measured pieces of stages, one entry per shape (default: none). Where a scenario has such a shape "
+        "and number format they take the place of everything above.",
+    )
+    measurement: MeasurementOrNull = Field(
+        default=None, description="On what the profile was measured (default null: a profile made by hand)."
+    )
     provenance: dict[str, str] = Field(default={}, description="Dotted key -> `kind: source`, as in a scenario.")
+
+    @model_validator(mode="after")
+    def _each_shape_once(self) -> Self:
+        shapes = [entry.shape for entry in self.measured]
+        for index, shape in enumerate(shapes):
+            if shape in shapes[:index]:
+                text = f"the same shape as measured.{shapes.index(shape)}; remove one"
+                raise conflicts([(("measured", index, "shape"), text)])
+        return self
 
 
 def gpu_profile(name: str) -> GpuProfile:

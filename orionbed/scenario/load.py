@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orionbed.scenario import packaged
-from orionbed.scenario.change import extended, with_sets
+from orionbed.scenario.change import extended, with_profile, with_sets
 from orionbed.scenario.drawing import refused
 from orionbed.scenario.network import VARIABILITIES
 from orionbed.scenario.problems import Place, Problem, ScenarioError
@@ -15,8 +15,10 @@ from orionbed.scenario.validation import validate
 from orionbed.scenario.yaml_file import read_file
 
 
-def load(path: Path | str, sets: Sequence[str] = ()) -> Scenario:
+def load(path: Path | str, sets: Sequence[str] = (), *, profile: Path | None = None) -> Scenario:
     """The scenario of a file, or a packaged one by its name, with every `key=value` of `sets` put in place.
+
+    `profile` is a file that takes the place of the scenario's GPU profile.
 
     Raises ScenarioError with everything that is wrong, one line each: `file:line:col: key: what is wrong, what to do`.
     """
@@ -24,6 +26,8 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Scenario:
     if found is None:
         raise ScenarioError([Problem(Place(str(path)), "", packaged.missing(str(path)))])
     tree = with_sets(_read_chain(*found, ()), sets)
+    if profile is not None:
+        tree = with_profile(tree, profile)
     scenario = validate(tree)
     problems = refused(scenario, tree)
     if problems:

@@ -8,8 +8,8 @@ import orionbed
 from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_mean, nearest
 
 FOLDER = Path(orionbed.__file__).resolve().parent.parent / "scenarios"
-FOLDERS = ("peers", "agreement")
-"""Folders of scenarios: other systems, and comparisons of two backends; names may be given with or without them."""
+FOLDERS = ("peers", "agreement", "hardware")
+"""Folders of scenarios: other systems, and comparisons of backends; names may be given with or without them."""
 
 
 def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:

@@ -10,6 +10,7 @@ from orionbed.scenario.tree import prefixes
 
 # Settings of the tool and of the comparison, which claim nothing about the world.
 _NO_CLAIMS = {"name", "title", "published", "provenance", "uncertain", "report", "emulator", "real"}
+_MEASUREMENTS = {"device", "measured", "measurement"}
 _DEFAULT = "default of the schema"
 _UNSOURCED = "given without a source"
 
@@ -22,7 +23,9 @@ def assumptions(scenario: Scenario) -> list[dict[str, str]]:
     """
     rows = list(_rows(scenario, scenario.provenance, "", _NO_CLAIMS))
     profile = gpu_profile(scenario.peers.gpu)
-    return rows + list(_rows(profile, profile.provenance, f"gpus/{profile.name}.", {"name", "title", "provenance"}))
+    # A profile made by hand has no measurements, and that there are none is no assumption.
+    left_out = {"name", "title", "provenance"} | (set() if profile.measured else _MEASUREMENTS)
+    return rows + list(_rows(profile, profile.provenance, f"gpus/{profile.name}.", left_out))
 
 
 def _rows(

@@ -25,6 +25,11 @@ class Ailments:
                 end_s += to_s - max(from_s, start_s)
         return end_s
 
+    def slowed_s(self, start_s: float, done_s: float) -> float:
+        """Return when an operation ends whose work was really done at `done_s`; a pause has delayed that already."""
+        factor = compute_factor(self._slow, self._peer, start_s) if self._slow else 1.0
+        return start_s + (done_s - start_s) * factor
+
     def awake_s(self, at_s: float) -> float:
         """Return when the peer takes note of what happens at `at_s`: not while it stands still."""
         for from_s, to_s in self.pauses_s:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orionbed.schedule.actions import Kind
 from orionbed.training.parameters import to_bytes
@@ -12,8 +12,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Body = Any
+"""A tensor on its way between peers: bytes, or whatever else a codec and a transport have agreed on."""
+
+
+class Codec(Protocol):
+    """Makes what travels of a boundary tensor, and a tensor of what has come, on the device of the model."""
+
+    def outgoing(self, tensor: "Tensor") -> Body:
+        """Return what the transport takes."""
+
+    def incoming(self, body: Body) -> "Tensor":
+        """Return the tensor of a body that came, or that this peer sent to itself."""
+
+
+class Copying:
+    """Bytes of their own on both sides; what is filled up behind them is left out."""
+
+    def __init__(self, shape: ModelShape, device: str) -> None:
+        self._shape, self._device = shape, device
+
+    def outgoing(self, tensor: "Tensor") -> bytes:
+        return to_bytes(tensor)
+
+    def incoming(self, body: bytes) -> "Tensor":
+        whole = from_bytes(body[: self._shape.boundary_bytes], self._shape, self._device)
+        return whole.view(self._shape.boundary_shape)
+
+
 class Compute:
-    """One peer's pieces of the model. Tensors come and go as bytes, in the shape's number format.
+    """One peer's pieces of the model. Tensors come and go through `codec`, by default as bytes in the shape's format.
 
     `spent_s` adds up the seconds of operations by kind, `num_done` counts them; `timer` says which seconds: by default
     those of the processor. With `fused_last` the last chunk's B is forward, loss and backward in one go, as at the last
@@ -31,6 +59,7 @@ class Compute:
         fused_last: bool,
         device: str = "cpu",
         timer: Callable[[], float] = time.thread_time,
+        codec: Codec | None = None,
     ) -> None:
         from orionbed.training.worker import StageWorker
 
@@ -40,20 +69,21 @@ class Compute:
             shape, chunks, seed=seed, optimizer=optimizer, learning_rate=learning_rate, device=device
         )
         self._timer = timer
+        self._codec: Codec = Copying(shape, device) if codec is None else codec
         self.spent_s: dict[Kind, float] = {}
         self.num_done: dict[Kind, int] = {}
         self.last_s = 0.0
         self._fused = fused_last
         self._last = shape.num_chunks - 1
 
-    def run(self, kind: Kind, chunk: int, microbatch: int, body: bytes | None) -> bytes | None:
+    def run(self, kind: Kind, chunk: int, microbatch: int, body: Body) -> Body:
         """Do one operation; `body` is the tensor that came for it, the result is the one that goes on."""
         started_s = self._timer()
-        result = self._run(kind, chunk, microbatch, None if body is None else self._tensor(body))
+        result = self._run(kind, chunk, microbatch, None if body is None else self._codec.incoming(body))
         self.last_s = self._timer() - started_s
         self.spent_s[kind] = self.spent_s.get(kind, 0.0) + self.last_s
         self.num_done[kind] = self.num_done.get(kind, 0) + 1
-        return None if result is None else to_bytes(result)
+        return None if result is None else self._codec.outgoing(result)
 
     def _run(self, kind: Kind, chunk: int, microbatch: int, tensor: "Tensor | None") -> "Tensor | None":
         worker = self.worker
@@ -77,9 +107,6 @@ class Compute:
         self.spent_s["STEP"] = self.spent_s.get("STEP", 0.0) + self.last_s
         self.num_done["STEP"] = self.num_done.get("STEP", 0) + 1
 
-    def _tensor(self, body: bytes) -> "Tensor":
-        return self._flat(body[: self.shape.boundary_bytes]).view(self.shape.boundary_shape)
-
     def take_loss(self, microbatch: int) -> float | None:
         """Return the loss of a micro-batch once, where this peer holds the last piece and has computed it."""
         return self.worker.take_loss(microbatch) if microbatch in self.worker.losses else None
@@ -100,7 +127,17 @@ class Compute:
         """Replace the accumulated gradients."""
         self.worker.set_gradients(self._flat(body))
 
-    def _flat(self, body: bytes) -> "Tensor":
-        import torch
+    def forget_times(self) -> None:
+        """Count and time operations anew, as after a warm-up."""
+        self.spent_s.clear()
+        self.num_done.clear()
 
-        return torch.frombuffer(bytearray(body), dtype=self.shape.torch_dtype).to(self.worker.device)
+    def _flat(self, body: bytes) -> "Tensor":
+        return from_bytes(body, self.shape, self.worker.device)
+
+
+def from_bytes(body: bytes, shape: ModelShape, device: str) -> "Tensor":
+    """Return values in a shape's number format, in one row on a device."""
+    import torch
+
+    return torch.frombuffer(bytearray(body), dtype=shape.torch_dtype).to(device)

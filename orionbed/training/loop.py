@@ -19,7 +19,7 @@ from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Policy, Waiting
 from orionbed.streams import Block, Streams
 from orionbed.training.ailments import Ailments
-from orionbed.training.compute import Compute
+from orionbed.training.compute import Body, Compute
 from orionbed.training.reporting import Reporter
 from orionbed.training.timeline import Event, Timeline
 
@@ -30,9 +30,19 @@ class Transport(Protocol):
     """What carries messages between peers."""
 
     def send(
-        self, target: int, header: Header, body: bytes, num_bytes: float, at_s: float, *, control: bool = False
+        self, target: int, header: Header, body: Body, num_bytes: float, at_s: float, *, control: bool = False
     ) -> None:
         """Send a message that counts as `num_bytes` of the plan, from second `at_s` of the run on."""
+
+
+class Hands(Protocol):
+    """What does the work of operations in real time, while the loop goes on hearing messages."""
+
+    def begin(self, what: str, work: Callable[[], None], ended: Callable[[Event], None], ending: Event) -> None:
+        """Begin some work; `ended(ending)` comes onto the timeline at the second at which it is done."""
+
+    def wait(self) -> float:
+        """Wait until nothing is being worked on; return the second of the run at which that is."""
 
 
 @dataclass(slots=True)
@@ -56,6 +66,8 @@ class PeerLoop:
     """What all peers have in common; `QueueLoop` and `FixedLoop` know the rest."""
 
     policy: Policy
+    hands: Hands | None = None
+    """Who works in real time; without, the work of an operation is done at once and its seconds are counted."""
     poll_loop_s = poll_empty_s = poll_full_s = 0.0
 
     def __init__(self, setup: Setup, transport: Transport, reporter: Reporter, compute: Compute) -> None:
@@ -74,12 +86,14 @@ class PeerLoop:
         self.ailments = Ailments(setup.faults, setup.index)
         self._num_applied_steps = 0
         self._durations = durations_of(setup.plan, self.stage, self.me.speed)
-        self._inputs: dict[tuple[str, int, int], bytes] = {}
+        self._inputs: dict[tuple[str, int, int], Body] = {}
         self._accumulated: list[tuple[int, int]] = []
         self._action: Action | None = None
         self._action_s = 0.0
-        self._result: bytes | None = None
+        self._result: Body = None
         self._to_do: Action | None = None
+        self._begun = False
+        self._stepped = False
         self._running: Event | None = None
         self._wake: Event | None = None
         self._poll_s = 0.0
@@ -134,7 +148,12 @@ class PeerLoop:
         self.tell({"t": "ended", "epoch": self.epoch, "steps": self.policy.num_steps})
 
     def halt(self) -> None:
-        """Stop what is being done, and account for it."""
+        """Stop what is being done, and account for it; what has really begun is brought to its end."""
+        if self._begun:
+            self.settle()
+            action, result = self._conclude()
+            if action.kind == "B":  # others may still use a gradient; an activation comes too late
+                self.hand_on(action, result)
         account, now = self.account, self.now_s
         if self._running is not None:
             self._running.cancel()
@@ -146,6 +165,11 @@ class PeerLoop:
                 self._wake.cancel()
                 self._wake = None
             self.end_idle(now)
+
+    def settle(self) -> None:
+        """Wait until no operation is being worked on, so that weights stay as they are."""
+        if self.hands is not None:
+            self.timeline.now_s = max(self.now_s, self.hands.wait())
 
     def take_merged(self, version: int, weights: bytes) -> None:
         """Take over the weights that a merge gave, as a version of the stage."""
@@ -206,6 +230,10 @@ class PeerLoop:
             self.created(action.microbatch)
         # The work itself is done at once, or when the driver has told others; its seconds pass until it is finished.
         self._to_do = action
+        self.account.waiting_for_first = False
+        if self.hands is not None:
+            self._running = self.timeline.at(start_s, self._start)
+            return
         if not self.setup.deferred:
             self.work()
         duration = self._durations[action.chunk][kind]
@@ -213,16 +241,41 @@ class PeerLoop:
             duration = self.compute.last_s
         elif self._jitter is not None:
             duration *= max(0.05, 1.0 + self.plan.scenario.peers.jitter * self._jitter())
-        self.account.waiting_for_first = False
         self._running = self.timeline.at(self.ailments.end_s(start_s, duration), self._finish)
 
     def work(self) -> None:
         """Do the real work of the operation under way, if that is still to be done."""
         action, self._to_do = self._to_do, None
-        if action is not None and action.kind != "STEP":
+        if action is None:
+            return
+        if action.kind != "STEP":
             self._result = self._computed(action)
+        elif self.hands is not None:
+            self.compute.step(self.divisor())
+            self._stepped = True
 
-    def _computed(self, action: Action) -> bytes | None:
+    def _start(self, _: object) -> None:
+        """Let the work of the operation under way begin; it lasts as long as it lasts."""
+        action = self._action
+        assert action is not None
+        assert self.hands is not None
+        self._action_s = self.now_s
+        self._begun = True
+        self._running = Event(inf, self._finish, None)
+        what = action.kind if action.kind == "STEP" else f"{action.kind} of micro-batch {self.number_of(action[2])}"
+        self.hands.begin(what, self.work, self._worked, self._running)
+
+    def _worked(self, ending: Event) -> None:
+        """Finish the operation whose work is done, later if the peer is slow; not if it was halted."""
+        if ending.fn is None:
+            return
+        end_s = self.ailments.slowed_s(self._action_s, self.now_s)
+        if end_s > self.now_s:
+            self._running = self.timeline.at(end_s, self._finish)
+        else:
+            self._finish(None)
+
+    def _computed(self, action: Action) -> Body:
         kind, chunk, microbatch = action
         needed = "F" if kind == "F" or ("F", chunk, microbatch) in self._inputs else "B"
         body = self._inputs.pop((needed, chunk, microbatch), None)
@@ -237,8 +290,17 @@ class PeerLoop:
 
     def _finish(self, _: object) -> None:
         self.work()
+        action, result = self._conclude()
+        if action.kind != "STEP":
+            self.hand_on(action, result)
+        self.look(self.now_s, self.poll_loop_s)
+
+    def _conclude(self) -> tuple[Action, Body]:
+        """Account for the operation that ends now; return it and its result."""
         now, action, account = self.now_s, self._action, self.account
         assert action is not None
+        if self._running is not None:
+            self._running.cancel()
         kind = action.kind
         if self._action_s > account.accounted_s:
             account.cause_s[tracing.CAUSE_POLLING] += self._action_s - account.accounted_s
@@ -246,6 +308,7 @@ class PeerLoop:
         account.work_s[kind] += now - self._action_s
         account.num_done[kind] += 1
         self._running = None
+        self._begun = False
         number = -1 if kind == "STEP" else self.number_of(action.microbatch)
         span_s = (self._action_s, now)
         self.reporter.span(tracing.LANE_COMPUTE, KIND_CODES[kind], tracing.CAUSE_NONE, number, span_s)
@@ -255,9 +318,8 @@ class PeerLoop:
         else:
             self._journal(action, number)
             self.reporter.flush(account, "busy")
-            self.hand_on(action, self._result)
-        self._result = None
-        self.look(now, self.poll_loop_s)
+        result, self._result = self._result, None
+        return action, result
 
     def _journal(self, action: Action, number: int) -> None:
         kind, chunk, _ = action
@@ -273,7 +335,9 @@ class PeerLoop:
     def _apply_step(self) -> None:
         divisor = self.divisor()
         self._num_applied_steps += 1
-        self.compute.step(divisor)
+        if not self._stepped:
+            self.compute.step(divisor)
+        self._stepped = False
         for chunk, number in self._accumulated:
             self.reporter.journal(
                 self.now_s, "applied", chunk=chunk, microbatch=number, step=self.step_number(), detail=str(divisor)
@@ -299,12 +363,12 @@ class PeerLoop:
         number = self.number_of(microbatch)
         self.reporter.journal(self.now_s, "created", chunk=0, microbatch=number, detail=str(number))
 
-    def hand_on(self, action: Action, result: bytes | None) -> None:
+    def hand_on(self, action: Action, result: Body) -> None:
         """Send the result of an operation where it goes."""
         raise NotImplementedError
 
     def send_boundary(  # noqa: PLR0917
-        self, kind: str, microbatch: int, chunk: int, target: int, body: bytes, attempt: int = 0
+        self, kind: str, microbatch: int, chunk: int, target: int, body: Body, attempt: int = 0
     ) -> None:
         """Send a boundary tensor for `chunk` to a peer, which may be this one."""
         header = {"k": kind, "m": microbatch, "c": chunk, "e": self.generation, "a": attempt}
@@ -314,7 +378,7 @@ class PeerLoop:
         self.bytes_boundary += self.plan.boundary_bytes
         self.transport.send(target, header, body, float(self.plan.boundary_bytes), self.now_s)
 
-    def arrive(self, what: tuple[Header, bytes]) -> None:
+    def arrive(self, what: tuple[Header, Body]) -> None:
         """Take in a message; drivers put it on the timeline at the second it arrives."""
         header, body = what
         if header["k"] not in {"F", "B"}:
@@ -325,7 +389,7 @@ class PeerLoop:
         if header["e"] == self.generation or self.status != "training":
             self.on_boundary(header, body)
 
-    def on_boundary(self, header: Header, body: bytes) -> None:
+    def on_boundary(self, header: Header, body: Body) -> None:
         """Take in an activation or a gradient of the present training phase."""
         kind, microbatch, chunk = header["k"], header["m"], header["c"]
         self._inputs[kind, chunk, microbatch] = body

@@ -6,7 +6,7 @@ from orionbed.policies import queue_policy
 from orionbed.schedule.actions import Action
 from orionbed.schedule.routers import StageView
 from orionbed.streams import Block
-from orionbed.training.compute import Compute
+from orionbed.training.compute import Body, Compute
 from orionbed.training.loop import Header, PeerLoop, Setup, Transport
 from orionbed.training.reporting import Reporter
 from orionbed.training.timeline import Event
@@ -38,11 +38,11 @@ class QueueLoop(PeerLoop):
         self._heard_s = dict.fromkeys(self._view.peers, 0.0)
         self._listeners = [peer.index for peer in plan.peers if peer.stage == self.stage - 1]
         # micro-batch -> what was sent on, how often, and to whom
-        self._sent: dict[int, tuple[bytes, int, int | None]] = {}
+        self._sent: dict[int, tuple[Body, int, int | None]] = {}
         self._taken: set[int] = set()
         self._used: set[int] = set()
         # the last gradients sent back, for the case that one does not get through: body, to whom, how often
-        self._back: dict[int, tuple[bytes, int, int]] = {}
+        self._back: dict[int, tuple[Body, int, int]] = {}
         self.gone: set[int] = set()
         self._expiry: dict[int, Event] = {}
         phases = self.streams.get("broadcast").uniform(0.0, schedule.status_every, len(plan.peers))
@@ -103,7 +103,7 @@ class QueueLoop(PeerLoop):
 
     # ---------------------------------------------------------------- sending
 
-    def hand_on(self, action: Action, result: bytes | None) -> None:
+    def hand_on(self, action: Action, result: Body) -> None:
         number = action.microbatch
         if action.kind == "F":
             assert result is not None
@@ -181,7 +181,7 @@ class QueueLoop(PeerLoop):
 
     # ---------------------------------------------------------------- receiving
 
-    def on_boundary(self, header: Header, body: bytes) -> None:
+    def on_boundary(self, header: Header, body: Body) -> None:
         number = header["m"]
         if self.status != "training":
             if header["k"] == "F":
@@ -206,7 +206,7 @@ class QueueLoop(PeerLoop):
             self._taken.add(number)
         super().on_boundary(header, body)
 
-    def on_other(self, header: Header, body: bytes) -> None:  # noqa: ARG002
+    def on_other(self, header: Header, body: Body) -> None:  # noqa: ARG002
         if header["k"] == "S":
             self._hear(header)
         elif header["k"] == "N" and header["e"] == self.epoch:

@@ -8,14 +8,18 @@ from typing import Any
 
 
 class Event:
-    """Something that happens to a peer at a second of the run, unless it is cancelled."""
+    """Something that happens to a peer at a second of the run, unless it is cancelled.
 
-    __slots__ = ("arg", "at_s", "fn")
+    One that is `exact` has happened at that second; others happen when the peer comes to them.
+    """
 
-    def __init__(self, at_s: float, fn: Callable[[Any], object], arg: Any) -> None:
+    __slots__ = ("arg", "at_s", "exact", "fn")
+
+    def __init__(self, at_s: float, fn: Callable[[Any], object], arg: Any, *, exact: bool = False) -> None:
         self.at_s = at_s
         self.fn: Callable[[Any], object] | None = fn
         self.arg = arg
+        self.exact = exact
 
     def cancel(self) -> None:
         """Make it not happen; harmless when it has."""
@@ -31,9 +35,9 @@ class Timeline:
         self._heap: list[tuple[float, int, Event]] = []
         self._next_number = count().__next__
 
-    def at(self, at_s: float, fn: Callable[[Any], object], arg: Any = None) -> Event:
+    def at(self, at_s: float, fn: Callable[[Any], object], arg: Any = None, *, exact: bool = False) -> Event:
         """Have `fn(arg)` called at `at_s`."""
-        event = Event(at_s, fn, arg)
+        event = Event(at_s, fn, arg, exact=exact)
         heappush(self._heap, (at_s, self._next_number(), event))
         return event
 
@@ -44,12 +48,12 @@ class Timeline:
         return self._heap[0][0] if self._heap else inf
 
     def step(self, not_before_s: float = 0.0) -> Event:
-        """Let the next event happen, not before a second, and return it; IndexError when there is none."""
+        """Let the next event happen, unless it is exact not before a second; IndexError when there is none."""
         self.next_s()
         _, _, event = heappop(self._heap)
         fn = event.fn
         assert fn is not None
-        self.now_s = max(self.now_s, event.at_s, not_before_s)
+        self.now_s = max(self.now_s, event.at_s, 0.0 if event.exact else not_before_s)
         self.num_happened += 1
         fn(event.arg)
         return event

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from orionbed import tracing
+from orionbed.emulation import as_emulated
+from orionbed.plan import make_plan
+from orionbed.scenario import load as load_scenario
 from orionbed.tracing import TraceRecorder
 
 SCENARIO = "agreement/base"
@@ -19,6 +22,7 @@ def result_of(applied_s, *, numbers=(0, 1), aborted=""):
         recorder.add(0, 0, 0, 0, tracing.LANE_COMPUTE, tracing.KIND_F, number, 0, *span_s, 0.0, tracing.CAUSE_NONE)
     return SimpleNamespace(
         trace=recorder.table(), applied_s=np.array(applied_s), startup_s=0.0, aborted=aborted, training_s=10.0,
+        has_baseline=True, plan=make_plan(as_emulated(load_scenario(SCENARIO))),
         ledger=SimpleNamespace(applied=len(applied_s)),
     )  # fmt: skip
 

@@ -20,12 +20,13 @@ import pytest
 
 from emulator import joining
 from emulator.enrolment import MOST_BYTES, obtain
-from emulator.hosts import Hosts, reachable
+from emulator.hosts import Hosts
 from orionbed.backends import BackendError
 from orionbed.fleet import control
 from orionbed.fleet.certificates import Authority
 from orionbed.fleet.control import Channel
 from orionbed.fleet.members import Member
+from orionbed.fleet.reaching import reachable
 from orionbed.fleet.stream import dial
 from orionbed.fleet.tls import Credentials, Tls, fingerprint, stranger, tls_order
 from orionbed.plan import make_plan

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orionbed import backends as orionbed_backends
 from orionbed import tracing
 from orionbed.crosscheck import COMPUTE, TOLERANCES, Agreement, crosscheck, median_error, with_clock
+from orionbed.emulation import as_emulated
+from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply, load
 from orionbed.tracing import TraceRecorder
 
@@ -48,8 +51,12 @@ def _backends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Any], list[tupl
         def load_backend(name: str) -> Any:
             def run(plan: Any, **options: Any) -> Any:
                 calls.append((name, options | {"plan": plan}))
-                result = simulated if name == "sim" else emulated
-                return result(options["seed"]) if callable(result) else result
+                given = simulated if name == "sim" else emulated
+                result = given(options["seed"]) if callable(given) else given
+                if name != "sim":
+                    result.plan = make_plan(as_emulated(plan.scenario), options["seed"])
+                    result.has_baseline = True
+                return result
 
             return SimpleNamespace(run=run)
 
@@ -62,14 +69,14 @@ def _backends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Any], list[tupl
 def test_the_error_is_how_much_faster_the_simulator_says_that_it_is(backends: Any) -> None:
     backends(result_of(ONE_PEER, [3.0, 6.0]), result_of(ONE_PEER, [3.0, 6.6]))
     (found,), _ = crosscheck(scenario_with(), [0])
-    assert (found.simulated, found.emulated) == (2 / 6.0, 2 / 6.6)
+    assert (found.simulated, found.executed) == (2 / 6.0, 2 / 6.6)
     assert found.error == pytest.approx(0.1)
 
 
 def test_both_are_measured_up_to_as_many_micro_batches_as_both_have_applied(backends: Any) -> None:
     backends(result_of(ONE_PEER, [3.0, 6.0, 100.0]), result_of(ONE_PEER, [4.0, 7.0], startup_s=1.0))
     (found,), _ = crosscheck(scenario_with(), [0])
-    assert found.simulated == found.emulated == 2 / 6.0
+    assert found.simulated == found.executed == 2 / 6.0
 
 
 def test_a_run_that_applied_nothing_agrees_with_nothing(backends: Any) -> None:
@@ -81,7 +88,7 @@ def test_a_run_that_applied_nothing_agrees_with_nothing(backends: Any) -> None:
 def test_runs_of_a_length_are_measured_over_their_training_phases(backends: Any) -> None:
     backends(result_of([], [1.0] * 30), result_of([], [1.0] * 20, training_s=8.0))
     (found,), _ = crosscheck(scenario_with(run={"tokens": None, "duration": 60.0}), [0])
-    assert (found.simulated, found.emulated) == (3.0, 2.5)
+    assert (found.simulated, found.executed) == (3.0, 2.5)
 
 
 def test_both_run_the_same_plan_with_the_same_seed_and_the_same_merges(backends: Any) -> None:
@@ -90,9 +97,8 @@ def test_both_run_the_same_plan_with_the_same_seed_and_the_same_merges(backends:
     assert [(name, options["seed"]) for name, options in calls] == [
         ("emulator", 4), ("sim", 4), ("emulator", 5), ("sim", 5)
     ]  # fmt: skip
-    assert calls[0][1]["plan"] is calls[1][1]["plan"]
-    assert calls[0][1]["plan"].scenario.run.trace == "full"
-    assert calls[0][1]["plan"].scenario.run.startup == 0.0
+    simulated = calls[1][1]["plan"].scenario
+    assert simulated == as_emulated(calls[0][1]["plan"].scenario), "what the other backend made of it is simulated"
     assert (calls[1][1]["max_epochs"], calls[1][1]["fetches"]) == (2, False)
 
 
@@ -144,3 +150,20 @@ def test_the_median_over_the_seeds_counts(backends: Any) -> None:
 
 def test_an_emulation_that_did_nothing_is_infinitely_off() -> None:
     assert Agreement(0, 1.0, 0.0, None, {}, "").error == float("inf")
+
+
+def test_hardware_that_the_profile_is_not_of_has_nothing_to_compare(backends: Any, monkeypatch: Any) -> None:
+    backends(result_of(ONE_PEER, [3.0]), result_of(ONE_PEER, [3.0]))
+    load_backend = orionbed_backends.load
+
+    def load_other(name: str) -> Any:
+        def run(plan: Any, **options: Any) -> Any:
+            result = load_backend(name).run(plan, **options)
+            result.has_baseline = False
+            return result
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr("orionbed.backends.load", load_other)
+    with pytest.raises(orionbed_backends.BackendError, match="is not the device that ran"):
+        crosscheck(scenario_with(), [0], backend="real")

@@ -18,7 +18,7 @@ def result(*, fits: bool = True, hours: float = 10.0, replicas: int = 1, **secti
         stages=stages,
         peers=[None] * 20,
         num_replicas=replicas,
-        gpu=SimpleNamespace(name="a100-80gb", memory=80e9),
+        gpu=SimpleNamespace(name="a100-80gb", memory=80e9, measured=()),
         scenario=SimpleNamespace(
             run=SimpleNamespace(peak_window=6 * 3600.0), **{"sync": "none", "merge": "none", **sections}
         ),

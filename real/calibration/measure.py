@@ -1,0 +1,128 @@
+"""Timing: operations done in turn, many times over, and what their times were."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from orionbed.scenario.measurements import Spread
+
+if TYPE_CHECKING:
+    import torch
+
+FEWEST_REPETITIONS: Final = 3
+"""Done whatever the time."""
+
+Mark = Callable[[], None]
+
+
+class Clock(Protocol):
+    """Takes the time between marks."""
+
+    def mark(self) -> None:
+        """Note that the device has come to this point."""
+
+    def laps(self) -> list[float]:
+        """Return the seconds between the marks since the last call, and forget them."""
+        ...
+
+
+class HostClock:
+    """The processor's clock, for devices that are done when a call returns."""
+
+    def __init__(self) -> None:
+        self._marks: list[float] = []
+
+    def mark(self) -> None:
+        self._marks.append(time.perf_counter())
+
+    def laps(self) -> list[float]:
+        marks, self._marks = self._marks, []
+        return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+
+
+class CudaClock:
+    """Events in a GPU's queue of work: it is read once all of it is done, so that nothing waits in between."""
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def laps(self) -> list[float]:
+        import torch
+
+        torch.cuda.synchronize()
+        events, self._events = self._events, []
+        return [before.elapsed_time(after) / 1e3 for before, after in zip(events, events[1:], strict=False)]
+
+
+def clock_of(device: str) -> Clock:
+    """Return the clock for a device."""
+    return HostClock() if device == "cpu" else CudaClock()
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Something to time: `run` calls its argument before the first of its `sections` and after each of them."""
+
+    name: str
+    sections: tuple[str, ...]
+    run: Callable[[Mark], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often things are timed, after how many that do not count; past `until_s` (monotonic) no more are begun."""
+
+    repetitions: int = 30
+    warm_up: int = 5
+    until_s: float | None = None
+
+
+Times = dict[str, list[float]]
+"""Seconds by section, one per repetition."""
+
+
+def measure(timed: Sequence[Timed], clock: Clock, effort: Effort) -> dict[str, Times]:
+    """Return the seconds of every section of every entry, by name.
+
+    Entries take turns, so that what else goes on on the machine, and its clocks, bear on all of them alike.
+    """
+    found: dict[str, Times] = {each.name: {section: [] for section in each.sections} for each in timed}
+    for repetition in range(-effort.warm_up, effort.repetitions):
+        late = effort.until_s is not None and time.monotonic() > effort.until_s
+        if late and repetition >= FEWEST_REPETITIONS:
+            break
+        if late and repetition < 0:
+            continue
+        for each in timed:
+            each.run(clock.mark)
+            laps = clock.laps()
+            if repetition >= 0:
+                for section, seconds in zip(each.sections, laps, strict=True):
+                    found[each.name][section].append(seconds)
+    return found
+
+
+def spread_of(seconds: Sequence[float], *, per: float = 1.0) -> Spread:
+    """Return median, 5th and 95th percentile of some times, each divided by `per`, to five digits."""
+    low, middle, high = (rounded(float(at) / per) for at in np.percentile(np.asarray(seconds), (5, 50, 95)))
+    return Spread(median=middle, p5=low, p95=high)
+
+
+def median_of(seconds: Sequence[float]) -> float:
+    """Return the median of some times."""
+    return float(np.median(np.asarray(seconds)))
+
+
+def rounded(value: float, digits: int = 5) -> float:
+    """Return a number to so many significant digits."""
+    return float(f"{value:.{digits}g}")

@@ -1,0 +1,84 @@
+"""The processes of a run that live on this machine: started, signalled, waited for, and none left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from real.queue.worker import PARENT
+
+_TAIL_LINES: Final = 12
+Key = tuple[int, int]
+"""Rank and life."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: "subprocess.Popen[bytes]"
+    output: BinaryIO
+    waiting: threading.Thread
+
+
+class Processes:
+    """`on_exit` hears of the end of each, with its status, in the event loop. Used from the thread of the loop alone.
+
+    Each leads a session of its own, so that a terminal's Ctrl-C reaches the supervisor only, and ends with it.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, on_exit: Callable[[Key, int], None]) -> None:
+        self._command, self._folder, self._on_exit = list(command), folder, on_exit
+        self._loop = asyncio.get_running_loop()
+        self._children: dict[Key, _Child] = {}
+
+    def start(self, key: Key, environment: Mapping[str, str]) -> int:
+        """Start a process and return its number."""
+        output = (self._folder / f"output-{key[0]}-{key[1]}").open("w+b")
+        process = subprocess.Popen(  # noqa: S603  (this very interpreter)
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**environment, PARENT: str(os.getpid())},
+            start_new_session=True,
+        )
+        waiting = threading.Thread(target=self._wait, args=(key, process), name=f"wait-{key[0]}", daemon=True)
+        self._children[key] = _Child(process, output, waiting)
+        waiting.start()
+        return process.pid
+
+    def _wait(self, key: Key, process: "subprocess.Popen[bytes]") -> None:
+        status = process.wait()
+        with suppress(RuntimeError):  # the loop may have ended meanwhile
+            self._loop.call_soon_threadsafe(self._on_exit, key, status)
+
+    def signal(self, key: Key, number: signal.Signals) -> None:
+        """Send a signal; one that has ended does not hear it."""
+        child = self._children.get(key)
+        if child is not None and child.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(child.process.pid, number)
+
+    def tail(self, key: Key) -> str:
+        """Return the end of what a process has printed."""
+        if key not in self._children:
+            return ""
+        text = Path(self._children[key].output.name).read_text(encoding="utf-8", errors="replace")
+        return "\n".join([line for line in text.splitlines() if line.strip()][-_TAIL_LINES:])
+
+    def close(self, patience_s: float) -> None:
+        """Wait so long for those that end by themselves, then end the rest; all have ended afterwards."""
+        children = list(self._children.values())
+        for child in children:
+            child.waiting.join(patience_s)
+            patience_s = patience_s if child.process.returncode is not None else 0.0
+        for key in self._children:
+            self.signal(key, signal.SIGKILL)
+        for child in children:
+            child.waiting.join()
+            child.output.close()

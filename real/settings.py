@@ -1,0 +1,113 @@
+"""From a scenario to what really runs: the model at its true size, and what this backend cannot do."""
+
+from importlib.util import find_spec
+from typing import Final, Literal
+
+from orionbed.backends import BackendError
+from orionbed.pinned import TORCH
+from orionbed.plan import Plan
+from orionbed.scenario import Scenario, apply
+from orionbed.scenario.schedules import BottleneckBoundary
+from orionbed.training.shape import ModelShape
+
+DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
+
+
+def as_real(scenario: Scenario) -> Scenario:
+    """Return the scenario that runs: peers start without delay, and the `real` block may shorten the run."""
+    block = scenario.real
+    changes: dict[str, object] = {"run.startup": 0.0, "run.trace": "full"}
+    if block.training is not None and not isinstance(scenario.merge, str):
+        changes["merge.every"] = block.training
+    elif block.training is not None:
+        changes |= {"run.duration": block.training, "run.tokens": None}
+    if block.steps is not None and scenario.pipeline.schedule.kind != "queue":
+        changes |= {"run.tokens": float(block.steps * tokens_per_step(scenario)), "run.duration": None}
+    if is_shortened(scenario):
+        # What was measured over a whole run is no yardstick for minutes of it.
+        changes["published"] = [one.model_dump() for one in scenario.published if one.kind == "input"]
+    return apply(scenario, changes)
+
+
+def is_shortened(scenario: Scenario) -> bool:
+    """Whether the `real` block has the run end earlier, or merge more often, than the scenario says."""
+    block = scenario.real
+    return any(value is not None for value in (block.steps, block.training, block.merges))
+
+
+def tokens_per_step(scenario: Scenario) -> int:
+    """Return the tokens of one optimizer step of all pipelines, with a fixed batch."""
+    schedule = scenario.pipeline.schedule
+    num_microbatches = getattr(schedule, "microbatches", None)
+    if num_microbatches is None:
+        from orionbed.plan import make_plan
+
+        order = make_plan(scenario).order
+        assert order is not None
+        num_microbatches = order.num_microbatches
+    return int(num_microbatches) * scenario.pipeline.replicas * scenario.batch.tokens
+
+
+def real_shape(plan: Plan, device: Literal["cpu", "cuda"]) -> ModelShape:
+    """Return the shape of the scenario's own model."""
+    scenario = plan.scenario
+    model, boundary = scenario.model, scenario.pipeline.boundary
+    dtype = scenario.real.dtype or (DTYPES.get(model.dtype, "bfloat16") if device == "cuda" else "float32")
+    return ModelShape(
+        layers_per_chunk=plan.split,
+        hidden=model.hidden,
+        ffn=model.ffn,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        vocab=model.vocab,
+        sequence=scenario.batch.sequence,
+        sequences=scenario.batch.sequences,
+        boundary=boundary.width if isinstance(boundary, BottleneckBoundary) else None,
+        dtype=dtype,
+        recompute=scenario.pipeline.schedule.recompute == "full",
+    )
+
+
+def refuse(scenario: Scenario) -> None:
+    """Raise BackendError for what cannot be run on hardware, all of it at once."""
+    if find_spec("torch") is None:
+        raise BackendError(f"the real backend needs torch, which is not installed: pip install torch=={TORCH}")
+    problems = [*_about_the_model(scenario), *_about_the_run(scenario)]
+    if problems:
+        raise BackendError("\n".join(problems))
+
+
+def _about_the_model(scenario: Scenario) -> list[str]:
+    model, boundary = scenario.model, scenario.pipeline.boundary
+    found = []
+    if model.block != "llama":
+        found.append(f"model.block {model.block}: the real backend trains llama blocks; use that, or sim")
+    if model.tied_embeddings:
+        found.append("model.tied_embeddings: first and last stage share no weights on hardware; set false, or use sim")
+    if model.dtype == "fp16" and scenario.real.dtype is None:
+        found.append("model.dtype fp16 needs loss scaling, which is not there; use bf16 or set real.dtype")
+    if model.hidden % (2 * model.heads):
+        found.append(f"model.heads {model.heads}: a head must have an even width, since rotation takes pairs")
+    if boundary.kind not in {"none", "resbm", "bottleneck"}:
+        found.append(f"pipeline.boundary.kind {boundary.kind}: not done on hardware; use resbm or none, or sim")
+    if scenario.peers.gpus != 1:
+        found.append(f"peers.gpus {scenario.peers.gpus}: a peer is one GPU here; use 1, or sim")
+    return found
+
+
+def _about_the_run(scenario: Scenario) -> list[str]:
+    queue, block, sync = scenario.pipeline.schedule.kind == "queue", scenario.real, scenario.sync
+    found = []
+    if queue and block.transport not in {"auto", "tcp"}:
+        found.append(f"real.transport {block.transport} needs a fixed batch per step; queues run over tcp")
+    if not isinstance(sync, str) and (sync.algorithm != "ring" or sync.every != 1 or sync.overlap or sync.bits != 32.0):
+        found.append("sync: hardware does {algorithm: ring, every: 1, bits: 32} without overlap; use that, or sim")
+    if scenario.peers.rebalance_every is not None or scenario.peers.rejoin != "own":
+        found.append("peers.rebalance_every and peers.rejoin: peers stay with their stage here; use sim")
+    if not queue and scenario.merge != "none":
+        found.append("merge needs the queue-driven schedule here; use that, or sync, or the emulator")
+    if not queue and (scenario.churn != "none" or scenario.faults.list):
+        found.append("churn and faults with a fixed batch are for the emulator; here a lost process ends the run")
+    if queue and block.checkpoint is not None:
+        found.append("real.checkpoint is for a fixed batch; with queues a peer takes the state of another")
+    return found
