@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.scenario import Scenario
@@ -69,9 +71,50 @@ def load_rehearsing() -> Rehearsing:
     return cast(Rehearsing, import_module("real.api"))
 
 
+class Calibrated(Protocol):
+    """What came of a calibration: lines to print, the same for JSON, and whether the profile predicts whole stages."""
+
+    @property
+    def lines(self) -> list[str]: ...
+    @property
+    def plain(self) -> dict[str, Any]: ...
+    @property
+    def passed(self) -> bool: ...
+
+
+class Calibrating(Protocol):
+    """What measures a device (module `calibration.api` of the real backend)."""
+
+    def calibrate(
+        self,
+        scenario: Scenario,
+        *,
+        device: Literal["cpu", "cuda"],
+        stage: int | None,
+        threads: int,
+        out: Path | None,
+        check_only: Path | None,
+        repetitions: int,
+        say: Callable[[str], None],
+    ) -> Calibrated:
+        """Measure the pieces of a scenario's stages, write a profile and check it; or check one that is there."""
+
+
 def load_joining() -> Joining:
     """Import what lets this machine join a run of the emulator."""
     return cast(Joining, import_module("emulator.api"))
+
+
+def load_calibrating() -> Calibrating:
+    """Import what measures a device.
+
+    Raises:
+        BackendError: torch is not installed.
+
+    """
+    if find_spec("torch") is None:
+        raise BackendError(f"calibrating needs torch, which is not installed: pip install torch=={TORCH}")
+    return cast(Calibrating, import_module("real.calibration.api"))
 
 
 def load(name: str) -> Backend:

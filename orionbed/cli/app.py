@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orionbed.cli.calibrate import calibrate
 from orionbed.cli.check import check
 from orionbed.cli.crosscheck import crosscheck
 from orionbed.cli.ending import EXIT_VOID, Interrupted, explained, interruptible, tolerant
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "schedule": schedule,
     "validate": validate,
     "crosscheck": crosscheck,
+    "calibrate": calibrate,
     "schema": schema,
     "doctor": doctor,
     "clean": clean,

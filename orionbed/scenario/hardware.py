@@ -56,7 +56,7 @@ class Real(Block):
         default=True, description="Whether tcp connections use TLS 1.3, with certificates on both ends (default true)."
     )
     nodes: Count = Field(
-        default=1, description="Machines; more than one are started by hand, with the commands that are printed."
+        default=1, description="Machines (default 1); those beside this one are started by hand, with the commands that are printed."
     )
     listen: Annotated[str, AfterValidator(an_address)] | None = Field(
         default=None,

@@ -33,9 +33,7 @@ class WholeStage:
         self.worker = StageWorker(
             self.shape, [chunk], seed=0, optimizer="adamw", learning_rate=LEARNING_RATE, device=device
         )
-        entering, leaving = (
-            torch.randn(shape.boundary_shape, device=device).to(shape.torch_dtype) for _ in range(2)
-        )
+        entering, leaving = (torch.randn(shape.boundary_shape, device=device).to(shape.torch_dtype) for _ in range(2))
         self._inputs: Tensor | None = entering if chunk else None
         self._gradient: Tensor | None = None if shape.is_last(chunk) else leaving
         self._passes = [PLAIN, *(group for group in (HALVES, RECOMPUTE, STEP) if group in set(passes))]

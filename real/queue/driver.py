@@ -13,7 +13,8 @@ from orionbed.training.timeline import Event, Timeline
 Happening = tuple[float, Callable[[Any], object], Any]
 _IN_SMALL_PARTS_S: Final = 0.05
 """Longest sleep before a look at what has come in, so that a missed wake-up costs no more."""
-MOST_SAMPLES: Final = 50_000
+_MOST_SAMPLES: Final = 50_000
+_MOST_TOLD: Final = 5_000
 
 
 class Driver:
@@ -61,7 +62,7 @@ class Driver:
                 self._bell.wait(min(wait_s, _IN_SMALL_PARTS_S))
                 self._bell.clear()
                 continue
-            if len(self.late_s) < MOST_SAMPLES:
+            if len(self.late_s) < _MOST_SAMPLES:
                 self.late_s.append(-wait_s)
             timeline.step(min(clock.now(), self._end_s))
 
@@ -108,3 +109,10 @@ class WorkerThread:
             finally:
                 self._idle.set()
             self._driver.happen(self._clock.now(), ended, ending)
+
+
+def thinned(late_s: list[float]) -> list[float]:
+    """Return latenesses in microseconds' precision, evenly thinned out where there are many, the largest kept."""
+    if len(late_s) > _MOST_TOLD:
+        late_s = [*sorted(late_s)[:: -(-len(late_s) // _MOST_TOLD)], max(late_s)]
+    return [round(value, 6) for value in late_s]

@@ -1,8 +1,13 @@
 """Where the participants of a queue-driven run live, and where they listen."""
 
+from typing import Final
+
 from orionbed.fleet.reaching import EVERYWHERE
 from real.job import Job
 from real.launch import Layout, layout_of
+
+PARENT: Final = "ORIONBED_PARENT"
+"""Variable with the number of the process without which this one must not go on; not set where it is started by hand."""
 
 
 def queue_layout(job: Job) -> Layout:

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from real.queue.worker import PARENT
+from real.queue.places import PARENT
 
 _TAIL_LINES: Final = 12
 Key = tuple[int, int]
@@ -74,9 +75,9 @@ class Processes:
     def close(self, patience_s: float) -> None:
         """Wait so long for those that end by themselves, then end the rest; all have ended afterwards."""
         children = list(self._children.values())
+        deadline_s = time.monotonic() + patience_s
         for child in children:
-            child.waiting.join(patience_s)
-            patience_s = patience_s if child.process.returncode is not None else 0.0
+            child.waiting.join(max(0.0, deadline_s - time.monotonic()))
         for key in self._children:
             self.signal(key, signal.SIGKILL)
         for child in children:

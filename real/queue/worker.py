@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
@@ -13,14 +13,12 @@ from orionbed.transport.endpoint import Delivery, Endpoint
 from orionbed.training.loop import PeerLoop
 from real.job import Job
 from real.line import Line, offset_s
-from real.queue.driver import Driver, WorkerThread
+from real.queue.counting import counted, told_telemetry
+from real.queue.driver import Driver, WorkerThread, thinned
 from real.queue.peers import Made, make_participant
-from real.queue.places import listening_host, queue_layout
+from real.queue.places import PARENT, listening_host, queue_layout
 from real.queue.wire import Inbox, Wire
 
-PARENT: Final = "ORIONBED_PARENT"
-"""Variable with the number of the process without which this one must not go on; not set where it is started by hand."""
-MOST_TOLD: Final = 5_000
 
 
 def run(job: Job, rank: int, local_rank: int, life: int) -> None:

@@ -19,7 +19,7 @@ FOUR: dict[str, Any] = {"pipeline.stages": 4, "peers.sites": {"here": 4}}
 
 
 def scenario(**changes: Any) -> Scenario:
-    return apply(load("hardware/base"), {key.replace("__", "."): value for key, value in changes.items()})
+    return apply(load("hardware/small"), {key.replace("__", "."): value for key, value in changes.items()})
 
 
 def job_of(the_scenario: Scenario, credentials: Credentials | None = None) -> Job:

@@ -15,6 +15,7 @@ import yaml
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply, load, to_yaml
 from orionbed.scenario.emulation import Emulator
+from orionbed.scenario.hardware import Real
 from orionbed.scenario.keys import members
 from orionbed.scenario.layout import Measured
 from orionbed.scenario.schedules import Boundary, Schedule
@@ -237,7 +238,7 @@ ELSEWHERE = {
     "faults.seed": "for the backends that inject faults, tested with their resolution",
     "faults.heal_at": "for the backends that inject faults, tested with their resolution",
     **{f"emulator.{name}": "for the emulator, tested with it" for name in Emulator.model_fields},
-    "real": "for the real backend",
+    **{f"real.{name}": "for the real backend, tested with it" for name in Real.model_fields},
 }
 
 

@@ -19,7 +19,7 @@ F_S, B_S, STEP_S, HOP_S = 1.0, 2.0, 0.5, 0.25
 @pytest.fixture
 def plan() -> Plan:
     return make_plan(
-        apply(load("hardware/base"), {"pipeline.schedule": {"kind": "gpipe", "microbatches": 2, "recompute": "none"}})
+        apply(load("hardware/small"), {"pipeline.schedule": {"kind": "gpipe", "microbatches": 2, "recompute": "none"}})
     )
 
 
@@ -84,7 +84,7 @@ def tuple_of(operation: Operation) -> tuple[Any, ...]:
 def test_replicas_that_agree_wait_for_the_last_and_then_for_the_exchange() -> None:
     plan = make_plan(
         apply(
-            load("hardware/base"),
+            load("hardware/small"),
             {
                 "pipeline.stages": 1, "pipeline.replicas": 2, "sync": {}, "peers.sites": {"here": 2},
                 "pipeline.schedule": {"kind": "gpipe", "microbatches": 1}, "pipeline.boundary": {"kind": "none"},

@@ -1,0 +1,231 @@
+"""What calibration offers to the command line: measure, write the profile, check it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from orionbed import measured as lookup
+from orionbed.backends import BackendError
+from orionbed.plan import Plan, make_plan
+from orionbed.runs import command_line
+from orionbed.scenario import GpuProfile, Scenario, apply, gpu_profile
+from orionbed.scenario.measurements import PassTimes, Piece
+from orionbed.training.shape import ModelShape, parameters_of
+from real.calibration import check, copies, profile
+from real.calibration.device import Device, DeviceKind, clocks_of, find_device, with_threads
+from real.calibration.matmuls import measure_rates
+from real.calibration.measure import Clock, Effort, Timed, Times, clock_of, measure, median_of, spread_of
+from real.calibration.pieces import pass_times, pieces_of
+from real.calibration.whole import HALVES, PLAIN, RECOMPUTE, STEP, WholeStage, recompute_factor
+from real.settings import real_shape
+
+Say = Callable[[str], None]
+_WHOLE: Final = "stage "
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it: lines for a terminal, data for JSON, and whether the profile predicts whole stages."""
+
+    lines: list[str]
+    plain: dict[str, Any]
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is measured: the pieces of a scenario's model, and the stages that the profile is held against."""
+
+    scenario: Scenario
+    plan: Plan
+    shape: ModelShape
+    chunks: tuple[int, ...]
+
+
+def calibrate(
+    scenario: Scenario,
+    *,
+    device: DeviceKind,
+    stage: int | None,
+    threads: int,
+    out: Path | None,
+    check_only: Path | None,
+    repetitions: int,
+    say: Say,
+) -> Outcome:
+    """Measure the pieces of a scenario's stages on a device, write a profile, and check it on whole stages.
+
+    With `check_only` a profile that is there is checked and nothing is written.
+
+    Raises:
+        BackendError: there is no such device or stage, or the scenario cannot run on hardware.
+
+    """
+    found = find_device(device, threads)
+    target = target_of(scenario, device, stage, say)
+    clock, effort = clock_of(device), Effort(repetitions, warm_up=min(5, repetitions))
+    with with_threads(threads):
+        if check_only is not None:
+            given = gpu_profile(str(check_only))
+            refuse_uncovered(given, target, check_only)
+            say(f"timing whole stages of {target.scenario.name}, {repetitions} times")
+            rows = check.compare(given, target.scenario, target.shape, time_stages(target, device, clock, effort))
+            return outcome(rows, target, [], {"profile": str(check_only)})
+        path = out or Path(f"{found.name}.yaml")
+        findings, wholes = measure_all(found, target, clock, effort, path, say)
+    made = profile.build(findings)
+    path.write_text(profile.to_text(made, findings), encoding="utf-8")
+    # What is checked is the file that others will read.
+    written = gpu_profile(str(path))
+    rows = check.compare(written, target.scenario, target.shape, wholes)
+    lines = [*profile.summary_lines(made, findings), f"profile    {path}"]
+    return outcome(rows, target, lines, {"profile": str(path), "name": made.name})
+
+
+def target_of(scenario: Scenario, device: DeviceKind, stage: int | None, say: Say) -> Target:
+    """Return what is measured for a scenario on a device: in bf16 on a GPU and in fp32 on a CPU, unless it says so."""
+    plan = make_plan(scenario)
+    shape = real_shape(plan, device)
+    if shape.dtype not in profile.FORMATS:
+        raise BackendError(f"real.dtype {shape.dtype} has no place in a profile; use bfloat16 or float32")
+    if scenario.model.block != "llama" or scenario.peers.gpus != 1:
+        raise BackendError("only llama blocks on one GPU per peer can be measured; set model.block and peers.gpus")
+    dtype = profile.FORMATS[shape.dtype]
+    if scenario.model.dtype != dtype:
+        say(
+            f"{scenario.name} has model.dtype {scenario.model.dtype}, and {dtype} is what runs on this device: "
+            f"the profile covers it with --set model.dtype={dtype}"
+        )
+        scenario = apply(scenario, {"model.dtype": dtype})
+        plan = make_plan(scenario)
+    if stage is not None and not 0 <= stage < shape.num_chunks:
+        raise BackendError(f"--stage {stage}: {scenario.name} has stages 0 to {shape.num_chunks - 1}")
+    return Target(scenario, plan, shape, (stage,) if stage is not None else _kinds_of_stages(shape))
+
+
+def _kinds_of_stages(shape: ModelShape) -> tuple[int, ...]:
+    """Return the first stage, one in the middle and the last, as far as they are different."""
+    last = shape.num_chunks - 1
+    return tuple(sorted({0, (last + 1) // 2, last}))
+
+
+def refuse_uncovered(given: GpuProfile, target: Target, path: Path) -> None:
+    """Raise BackendError where a profile has not measured what it is to be checked on."""
+    missing = lookup.uncovered(given, target.scenario) if given.measured else ["anything"]
+    if missing:
+        raise BackendError(
+            f"{path} has no measurement of {', '.join(missing)} at {lookup.shape_in_words(target.scenario)}; "
+            f"calibrate that scenario first"
+        )
+
+
+def measure_all(
+    device: Device, target: Target, clock: Clock, effort: Effort, path: Path, say: Say
+) -> tuple[profile.Findings, dict[int, Times]]:
+    """Return what a calibration finds, and the times of the whole stages that it is checked on.
+
+    On a CPU pieces and stages take turns, so that a change of the machine's load bears on both; a GPU that is large
+    enough for a stage may have no room for its pieces besides.
+    """
+    started_s = time.monotonic()
+    say(f"multiplies and other kernels, {effort.repetitions} times each")
+    rates = measure_rates(target.shape, device.kind, clock, effort)
+    free_memory(device.kind)
+    say(f"pieces of stages and whole stages ({', '.join(map(str, target.chunks))}) in turn")
+    if device.kind == "cpu":
+        stages = stages_of(target, device.kind)
+        times = measure([*pieces_of(target.shape, device.kind), *stages], clock, effort)
+        wholes = _by_chunk(times)
+    else:
+        times = measure(pieces_of(target.shape, device.kind), clock, effort)
+        free_memory(device.kind)
+        wholes = time_stages(target, device.kind, clock, effort)
+    say("copies and the loopback")
+    found = profile.Findings(
+        device=device,
+        shape=target.shape,
+        rates=rates,
+        pieces=_pieces(times),
+        optimizer=None,
+        loopback=copies.measure_loopback(),
+        copies=copies.measure_device_copies(clock, effort) if device.kind == "cuda" else None,
+        recompute_factor=None,
+        clock=clocks_of(device),
+        date=datetime.now(UTC).date().isoformat(),
+        command=" ".join(command_line()),
+        kept=profile.kept_entries(path, device, target.shape),
+    )
+    take_from_stages(found, target, wholes)
+    say(f"measured in {time.monotonic() - started_s:.0f} s")
+    return found, wholes
+
+
+def take_from_stages(found: profile.Findings, target: Target, wholes: dict[int, Times]) -> None:
+    """Add what only whole stages tell: the optimizer step per parameter, and what recompute adds."""
+    steps = {chunk: times["step"] for chunk, times in wholes.items() if "step" in times}
+    if steps:
+        # Larger stages do not fit a processor's cache, and per parameter take longer; the largest is the likeliest.
+        largest = max(steps, key=lambda chunk: parameters_of(target.shape, chunk))
+        found.optimizer = spread_of(steps[largest], per=parameters_of(target.shape, largest))
+    factors = [each for times in wholes.values() if RECOMPUTE[0] in times for each in recompute_factor(times)]
+    found.recompute_factor = median_of(factors) if factors else None
+
+
+def stages_of(target: Target, device: DeviceKind) -> list[Timed]:
+    """Return the whole stages of a target, ready to be timed."""
+    passes = (PLAIN, HALVES, RECOMPUTE, STEP)
+    return [WholeStage(target.shape, chunk, device, passes).timed(f"{_WHOLE}{chunk}") for chunk in target.chunks]
+
+
+def time_stages(target: Target, device: DeviceKind, clock: Clock, effort: Effort) -> dict[int, Times]:
+    """Return the times of whole stages; on a CPU they take turns, on a GPU one after the other is in memory."""
+    if device == "cpu":
+        return _by_chunk(measure(stages_of(target, device), clock, effort))
+    found: dict[int, Times] = {}
+    for chunk in target.chunks:
+        found |= _by_chunk(measure(stages_of(replace_chunks(target, chunk), device), clock, effort))
+        free_memory(device)
+    return found
+
+
+def replace_chunks(target: Target, chunk: int) -> Target:
+    """Return the target with one stage alone."""
+    return Target(target.scenario, target.plan, target.shape, (chunk,))
+
+
+def _by_chunk(times: dict[str, Times]) -> dict[int, Times]:
+    return {int(name.removeprefix(_WHOLE)): found for name, found in times.items() if name.startswith(_WHOLE)}
+
+
+def _pieces(times: dict[str, Times]) -> dict[Piece, PassTimes]:
+    names: tuple[Piece, ...] = ("layer", "embedding", "head", "encoder", "decoder")
+    return {name: pass_times(name, times[name]) for name in names if name in times}
+
+
+def free_memory(device: DeviceKind) -> None:
+    """Give the GPU's memory that nothing holds any more back to it."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def outcome(rows: Sequence[check.Row], target: Target, lines: list[str], plain: dict[str, Any]) -> Outcome:
+    """Return the end of a calibration, its table last."""
+    passed = all(row.passed for row in rows)
+    worst = max((row for row in rows if row.what in check.HELD), key=lambda row: abs(row.error))
+    verdict = (
+        f"{'ok' if passed else 'FAILED'}: furthest off is the {worst.what} of stage {worst.chunk}, "
+        f"{worst.error:+.1%}; {check.TOLERANCE:.0%} are allowed"
+    )
+    return Outcome(
+        [*lines, *check.lines_of(rows, target.shape), verdict],
+        {**plain, "passed": passed, "tolerance": check.TOLERANCE, "rows": check.plain(rows)},
+        passed,
+    )

@@ -1,0 +1,35 @@
+"""The ledger of a run held against the rules of `orionbed.audit`, from the peers' own journals and counters."""
+
+from orionbed.audit import Audit, audit
+from orionbed.faults import ResolvedFault
+from orionbed.fleet.members import Member
+from orionbed.fleet.record import Record
+from orionbed.journal import in_order
+from orionbed.plan import Plan
+
+
+def inspect(
+    plan: Plan, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float
+) -> Audit:
+    """Return what the audit of a finished run found."""
+    return audit(
+        in_order(record.entries),
+        num_chunks=plan.num_chunks,
+        fixed_batch=False,
+        end_s=end_s,
+        recovery_deadline_s=plan.scenario.emulator.recovery_deadline,
+        faults=faults,
+        open_at_end=held(members),
+        bytes_sent=0,
+        bytes_delivered=0,
+        bytes_in_flight=0,
+        bytes_destroyed=0,
+    )
+
+
+def held(members: list[Member]) -> set[int] | None:
+    """Return the micro-batches that peers held when the run ended; None where not all have told."""
+    alive = [member for member in members if member.role == "peer" and member.status not in {"down", "starting"}]
+    if any("held" not in (member.final or {}) for member in alive):
+        return None
+    return {number for member in alive if member.final for number in member.final["held"]}
