@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
-from typing import Any, Final
+from typing import Final
 
 from emulator.enrolment import enrol
 from emulator.host import Host

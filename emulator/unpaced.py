@@ -19,17 +19,14 @@ class PostWire:
 
     def __init__(self, post: Post, scales: Scales) -> None:
         self._post, self._scales = post, scales
-        self._count = 0
         self.sent: list[list[Any]] = []
 
     def send(
         self, target: int, header: Header, body: bytes, num_bytes: float, at_s: float, *, control: bool = False
     ) -> None:
         """Send a message from second `at_s` of the run on."""
-        del control
-        self._count += 1
-        self._post.send(target, self._count, *sealed(header, body, num_bytes, at_s, self._scales))
-        self.sent.append([target, self._count, num_bytes, at_s])
+        number = self._post.send(target, *sealed(header, body, num_bytes, at_s, self._scales), control=control)
+        self.sent.append([target, number, num_bytes, at_s])
 
 
 def run_unpaced(job: Job, order: dict[str, Any]) -> None:
@@ -40,7 +37,7 @@ def run_unpaced(job: Job, order: dict[str, Any]) -> None:
     wire = PostWire(post, scales)
     participant = make_peer(job, index, life, wire, channel.send)
     channel.send({"t": "up", "address": list(post.address)})
-    post.addresses = {peer: (address[0], address[1]) for peer, address in channel.receive()["addresses"]}
+    post.meet({peer: (address[0], address[1]) for peer, address in channel.receive()["addresses"]})
     participant.started(0.0)
     try:
         _serve(channel, participant, post, wire)
@@ -60,7 +57,7 @@ def _serve(channel: Channel, participant: PeerParticipant, post: Post, wire: Pos
         if what == "deliver":
             header, body = post.take(command["from"], command["number"])
             full = unpacked(header) | {"from": command["from"]}
-            loop.timeline.at(at_s, loop.arrive, (full, body[: full["length"]]))
+            loop.timeline.at(at_s, loop.arrive, (full, bytes(body[: full["length"]])))
         elif what != "step":
             loop.timeline.at(at_s, participant.command, command)
         while loop.timeline.next_s() <= at_s:

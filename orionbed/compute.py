@@ -249,8 +249,8 @@ class CostModel(Kernels):
 
         `model` is what they belong to: with it, a step that the profile has measured takes the time measured.
         """
-        if model is not None and self.flat is None and self.gpus == 1:
-            each_s = measured.step_per_parameter_s(self.gpu, model)
+        if model is not None and parameters and self.flat is None and self.gpus == 1:
+            each_s = measured.step_per_parameter_s(self.gpu, model, parameters)
             if each_s is not None:
                 return parameters * each_s / self.kernel_scale
         per_parameter = traffic.optimizer_bytes(dtype, state_bytes_per_parameter)

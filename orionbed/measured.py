@@ -1,5 +1,9 @@
 """Which of a scenario's pieces a calibrated profile has measured, and which it has not."""
 
+from math import log
+
+import numpy as np
+
 from orionbed.model import Transformer
 from orionbed.scenario import GpuProfile, Scenario
 from orionbed.scenario.measurements import MeasuredPieces, PassTimes, Piece
@@ -38,11 +42,15 @@ def times_of(
     return None
 
 
-def step_per_parameter_s(gpu: GpuProfile, model: Transformer) -> float | None:
-    """Return the seconds of an optimizer step per parameter as measured on stages of such layers, or None."""
+def step_per_parameter_s(gpu: GpuProfile, model: Transformer, parameters: int) -> float | None:
+    """Return the seconds of an optimizer step per parameter as measured with stages of such layers, or None.
+
+    Between two measured numbers of parameters it is interpolated over their logarithm; outside the nearest holds.
+    """
     for entry in gpu.measured:
-        if entry.optimizer is not None and _same_family(entry, model) and entry.shape.ffn == model.ffn:
-            return entry.optimizer.median
+        if entry.optimizer and _same_family(entry, model) and entry.shape.ffn == model.ffn:
+            sizes = [log(step.parameters) for step in entry.optimizer]
+            return float(np.interp(log(parameters), sizes, [step.per_parameter.median for step in entry.optimizer]))
     return None
 
 
@@ -72,7 +80,7 @@ def uncovered(gpu: GpuProfile, scenario: Scenario) -> list[str]:
         for piece in pieces
         if peers.gpus > 1 or times_of(gpu, piece, model, tokens, sequence=sequence, boundary=width) is None
     ]
-    if peers.gpus > 1 or step_per_parameter_s(gpu, model) is None:
+    if peers.gpus > 1 or step_per_parameter_s(gpu, model, 1) is None:
         missing.append(OPTIMIZER)
     return missing
 

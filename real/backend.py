@@ -38,7 +38,7 @@ def run(
 
 async def _run(prepared: Prepared, progress: Callable[[Any], None], say: Callable[[str], None]) -> RunResult:
     if prepared.queue:
-        from real.queue.run import run_queue
+        from real.queued.run import run_queue
 
         return await run_queue(prepared, progress, say)
     from real.static.run import run_static

@@ -13,6 +13,7 @@ from orionbed.fleet.tls import Tls
 from real.job import Job
 
 BEATS_EVERY_S: Final = 1.0
+TELLS_EVERY_S: Final = 0.1
 
 
 class Line:
@@ -27,6 +28,7 @@ class Line:
         self.doing = "starting"
         self._channel = Channel(dial(job.control, tls))
         self._turn = threading.Lock()
+        self._told_s = 0.0
         self._closed = threading.Event()
         self._heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
         hello = {"t": "hello", "role": "peer", "token": job.token, "index": index, "life": life, "pid": os.getpid()}
@@ -37,7 +39,14 @@ class Line:
     def tell(self, message: Message) -> None:
         """Tell the supervisor. OSError: it is gone."""
         with self._turn:
+            self._told_s = time.monotonic()
             self._channel.send({"doing": self.doing} | message)
+
+    def at(self, doing: str) -> None:
+        """Note what the process is at, and tell it unless something was told a moment ago."""
+        self.doing = doing
+        if time.monotonic() - self._told_s > TELLS_EVERY_S:
+            self.tell({"t": "alive"})
 
     def receive(self) -> Message:
         """Wait for what the supervisor says next."""

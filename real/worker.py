@@ -21,7 +21,7 @@ def main() -> int:
         return 2
     life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", os.environ.get("ORIONBED_LIFE", "0")))
     if job.plan.order is None:
-        from real.queue.worker import run as run_queue
+        from real.queued.worker import run as run_queue
 
         run_queue(job, rank, local_rank, life)
     else:

@@ -1,4 +1,4 @@
-"""What the audit of an emulated run found: a line for the first screen and a table of its rules."""
+"""What the audit of a run of real processes found: a line for the first screen and a table of its rules."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Row:
 
 def rows(run: Run) -> list[Row]:
     """Return the rules in their order; none when the run was not audited."""
-    return [_row(entry) for entry in run.items("emulator.audit.rules")]
+    return [_row(entry) for entry in run.items(_key(run, "rules"))]
 
 
 def failure(run: Run) -> str:
     """Return the sentence that says which rules were broken; nothing when none was."""
-    if not isinstance(run.get("emulator.audit"), dict):
+    if not _is_audited(run):
         return ""
     broken = [row for row in rows(run) if row.broken]
     if broken:
         rules = "; ".join(f"{row.rule}, “{row.text}”" for row in broken)
         return f"{'Rule' if len(broken) == 1 else 'Rules'} {rules} did not hold."
-    return "A rule did not hold." if run.get("emulator.audit.ok") is False else ""
+    return "A rule did not hold." if run.get(_key(run, "ok")) is False else ""
 
 
 def line(run: Run) -> Line | None:
     """Return the audit's result in a line, or None when the run was not audited."""
-    if not isinstance(run.get("emulator.audit"), dict):
+    if not _is_audited(run):
         return None
     found = rows(run)
     unchecked = [row.rule for row in found if row.outcome == "not checked"]
@@ -60,9 +60,7 @@ def line(run: Run) -> Line | None:
 def sentence(run: Run) -> str:
     """Return the sentence above the table: what an audit is, and whether its count agrees with the account."""
     text = "Peers wrote down what they did with every micro-batch, and the rules were held against that journal."
-    theirs = next(
-        (n for key in ("applied", "counts.applied") if (n := run.number(f"emulator.audit.{key}")) is not None), None
-    )
+    theirs = next((n for key in ("applied", "counts.applied") if (n := run.number(_key(run, key))) is not None), None)
     ours = run.number("microbatches.applied")
     if theirs is None or ours is None:
         return text
@@ -73,6 +71,15 @@ def sentence(run: Run) -> str:
         own = "which leaves out gradients that no optimizer step had used by the end"
         return f"{text} By its own count, {own}, {found}; the account below has {fmt.number(ours)}."
     return f"{text} BY ITS OWN COUNT {found}, MORE THAN THE ACCOUNT HAS, {fmt.number(ours)}."
+
+
+def _key(run: Run, name: str) -> str:
+    """Return where something of the audit stands in the block of the backend that ran."""
+    return f"{run.block}.audit.{name}"
+
+
+def _is_audited(run: Run) -> bool:
+    return isinstance(run.get(f"{run.block}.audit"), dict)
 
 
 def _row(entry: dict[str, Any]) -> Row:

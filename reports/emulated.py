@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from reports import audits, faults
 from reports import formatting as fmt
+from reports.panel import WARNING, Panel, make, why_void
 from reports.run_folder import Run
 from reports.sections import Line
 
-_ABOUT_THE_SAME: Final = 0.05
-_LENGTHS: Final = {"startup": "start-up", "training": "training"}
 _WHAT: Final = ("operations", "messages")
 _QUANTILES: Final = ("p50_s", "p99_s", "max_s", "count")
-_VOID: Final = "Read no number of this page as a result."
+_LEAD: Final = (
+    "Real processes exchanged real bytes and trained a scaled-down model; times are seconds of the run, lateness is of "
+    "this machine."
+)
 _REMEDY: Final = "Run it again with a larger emulator.time_dilation, or leave the machine alone meanwhile."
 _CLOCKS: Final = {
     "virtual": "messages carry times and nobody waits: no second of this machine belongs to one of the run",
@@ -23,29 +22,12 @@ _CLOCKS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The panel of the first screen; `stops` say in a word and a sentence why the run is no result, or not whole."""
-
-    void: bool
-    stops: Sequence[Line]
-    lines: Sequence[Line]
-
-
 def panel(run: Run) -> Panel | None:
     """Return what the first screen says of an emulation, or None when the run is none."""
     if not isinstance(run.get("emulator"), dict):
         return None
     lines = [_clock(run), _length(run), _processes(run), _bytes(run), _model(run), *lateness(run)]
-    lines += [line for line in (audits.line(run), faults.line(run)) if line is not None]
-    stops = [Line("VOID.", void(run)), Line("Ended early:", "" if run.is_void else _stop(run.get("aborted")))]
-    if failure := audits.failure(run):
-        stops.append(Line("The audit failed.", f"{failure} {_VOID}"))
-    return Panel(
-        void=run.is_void,
-        stops=[line for line in stops if line.value],
-        lines=[line for line in lines if line.value != fmt.ABSENT],
-    )
+    return make(run, "emulated", "Emulated", _LEAD, void=void(run), lines=lines)
 
 
 def lateness(run: Run) -> list[Line]:
@@ -54,8 +36,8 @@ def lateness(run: Run) -> list[Line]:
     for what in _WHAT:
         p50, p99, most, count = (run.number(f"emulator.lateness.{what}.{key}") for key in _QUANTILES)
         if count:
-            value = f"p99 {milliseconds(p99)}" + (", OVER THE LIMIT" if what in _too_late(run) else "")
-            note = f"limit {milliseconds(limit)}; p50 {milliseconds(p50)}, max {milliseconds(most)}"
+            value = f"p99 {fmt.milliseconds(p99)}" + (", OVER THE LIMIT" if what in _too_late(run) else "")
+            note = f"limit {fmt.milliseconds(limit)}; p50 {fmt.milliseconds(p50)}, max {fmt.milliseconds(most)}"
             lines.append(Line(f"lateness of {what}", value, f"{note}; {fmt.number(count)} measured"))
     if not lines and run.get("emulator.clock") in _CLOCKS:
         return [Line("lateness", "none", "nothing waited for a clock, so nothing could be late")]
@@ -66,14 +48,11 @@ def void(run: Run) -> str:
     """Return in plain words that and why a run is void; nothing for one that is not."""
     if not run.is_void:
         return ""
-    late = [f"one in a hundred {what} was later than {milliseconds(p99_s)}" for what, p99_s in _too_late(run).items()]
-    if not late and audits.failure(run):
-        return f"The run’s account is wrong. {_VOID}"
+    late = [f"one in a hundred {what} was later than {fmt.milliseconds(p99)}" for what, p99 in _too_late(run).items()]
     if not late:
-        why = _stop(str(run.get("aborted") or "").removeprefix("void: "))
-        return f"{why[:1].upper()}{why[1:]} {_VOID}".strip()
-    limit = milliseconds(run.number("emulator.lateness_limit_s"))
-    return f"This machine fell behind: {' and '.join(late)}, and the limit is {limit}. {_VOID} {_REMEDY}"
+        return why_void(run)
+    limit = fmt.milliseconds(run.number("emulator.lateness_limit_s"))
+    return f"This machine fell behind: {' and '.join(late)}, and the limit is {limit}. {WARNING} {_REMEDY}"
 
 
 def memory(run: Run) -> Line | None:
@@ -89,34 +68,6 @@ def memory(run: Run) -> Line | None:
     if len(found) < len(values):
         note += f"; {fmt.number(len(values) - len(found))} did not report"
     return Line("peak memory of a peer’s process, median", fmt.data(median), note)
-
-
-def notes(runs: Sequence[Run]) -> list[str]:
-    """Return what a reader must know before comparing runs of which one is an emulation."""
-    emulated = [run for run in runs if isinstance(run.get("emulator"), dict)]
-    found = [f"{run.name} is VOID: its numbers are no result." for run in emulated if run.is_void]
-    if not emulated:
-        return found
-    spreads = []
-    for key, words in _LENGTHS.items():
-        lengths = [length for run in runs if (length := run.number(f"duration_s.{key}")) is not None]
-        if lengths and max(lengths) > (1 + _ABOUT_THE_SAME) * min(lengths):
-            spreads.append(f"{words} from {fmt.duration(min(lengths))} to {fmt.duration(max(lengths))}")
-    if spreads:
-        found.append(
-            f"The runs are not cut alike ({'; '.join(spreads)}): compare what is per second of training phases, and no "
-            "totals, shares or averages by the wall clock. An emulation starts with its first weights at hand, and "
-            "emulator.training and emulator.merges make it short."
-        )
-    return found
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Return a time in ms whatever its size, so that a column of them can be read down."""
-    if seconds is None:
-        return fmt.ABSENT
-    value = seconds * 1e3
-    return f"{fmt.number(value, 0 if value >= 100 else 1 if value >= 10 else 2)}\u00a0ms"
 
 
 def _too_late(run: Run) -> dict[str, float]:
@@ -183,8 +134,3 @@ def _layers(per_chunk: Any) -> str:
         each = f"{per_chunk[0]} {'layer' if per_chunk[0] == 1 else 'layers'}"
         return f"{len(per_chunk)} chunks of {each}"
     return f"chunks of {', '.join(map(str, per_chunk))} layers"
-
-
-def _stop(text: Any) -> str:
-    words = str(text or "").strip()
-    return words if not words or words.endswith(".") else f"{words}."

@@ -106,6 +106,14 @@ def duration(seconds: float | None) -> str:
     return f"{_trimmed(_significant(seconds / 86400))}{_SPACE}days"
 
 
+def milliseconds(seconds: float | None) -> str:
+    """Return a time in ms whatever its size, so that a column of them can be read down."""
+    if not _is_number(seconds):
+        return ABSENT
+    value = seconds * 1e3
+    return f"{number(value, 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2)}{_SPACE}ms"
+
+
 def _scaled(value: float | None, unit: str, largest: str = "E") -> str:
     if not _is_number(value):
         return ABSENT

@@ -39,7 +39,10 @@ def table(run: Run) -> dict[str, Any] | None:
 
 def _best_sentence(run: Run, entries: list[dict[str, Any]]) -> str:
     step_s, best = run.number("schedule.step_s_without_contention"), best_of(entries)
-    text = f"A step of {run.get('schedule.name')} takes {fmt.duration(step_s)} on this plan’s times and hops"
+    times = "this plan’s times and hops"
+    if run.get("real.profile.is_of_device") is False:
+        times = f"times of {run.get('real.profile.name')}, which is not the device that ran"
+    text = f"A step of {run.get('schedule.name')} takes {fmt.duration(step_s)} on {times}"
     if best is None:
         return f"{text}, and no other order that fits the memory is shorter."
     return f"{text}; {title_of(best)} would take {fmt.percent(best['gain'])} less and fits the memory."

@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reports import audits, chrome_trace, emulated, faults, gantt, orders, sections, verdict
+from reports import (
+    audits,
+    beside,
+    chrome_trace,
+    emulated,
+    faults,
+    gantt,
+    hardware,
+    orders,
+    predicted,
+    sections,
+    verdict,
+)
 from reports import formatting as fmt
 from reports.compare import compare
-from reports.figures import bands, bandwidth, links, loss, stages, timeline, waterfall
+from reports.figures import bands, bandwidth, links, loss, operations, stages, timeline, waterfall
 from reports.figures import gantt as gantt_figure
 from reports.figures.drawing import Plot
 from reports.run_folder import Run, load_all
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_FIGURES: Final = (waterfall, timeline, stages, loss, bandwidth, bands, links)
+_FIGURES: Final = (waterfall, operations, timeline, stages, loss, bandwidth, bands, links)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ def _article(run: Run, prefix: str, out: Path) -> dict[str, Any]:
         "facts": sections.facts(run),
         "verdict": verdict.sentence(run),
         "tiles": verdict.tiles(run),
-        "emulated": emulated.panel(run),
+        "panel": emulated.panel(run) or hardware.panel(run),
+        "hardware": predicted.section(run),
         "audit": audits.rows(run),
         "audit_sentence": audits.sentence(run),
         "memory": emulated.memory(run),
@@ -156,7 +169,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
             _, value, difference = row.printed() if row else ("", fmt.ABSENT, fmt.ABSENT)
             cells += [value, difference]
         lines.append({"label": first.label, "cells": cells, "waterfall": quantity.startswith("waterfall.")})
-    return {"names": [run.name for run in runs], "lines": lines, "notes": emulated.notes(runs)}
+    return {"names": [run.name for run in runs], "lines": lines, "notes": beside.notes(runs)}
 
 
 def _environment() -> Environment:

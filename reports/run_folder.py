@@ -17,6 +17,7 @@ from orionbed.published import lookup
 from orionbed.tracing import Trace
 
 SCHEMA_VERSION: Final = 1
+BLOCKS: Final = ("emulator", "real")
 TABLES: Final = ("steps", "timeline", "marks", "stages", "peers", "curve", "bands")
 EXTRA_FILES: Final = ("scenario.yaml", "resolved.yaml", "log.txt")
 
@@ -66,9 +67,14 @@ class Run:
         return str(self.manifest.get("run") or self.folder.name)
 
     @property
+    def block(self) -> str:
+        """The key under which a backend of real processes says how it ran; empty for a simulation."""
+        return next((name for name in BLOCKS if isinstance(self.summary.get(name), dict)), "")
+
+    @property
     def is_void(self) -> bool:
         """Whether the run is no result: it was too late for its clock, or its account was found wrong."""
-        return bool(self.get("emulator.void")) or str(self.get("aborted") or "").startswith("void")
+        return bool(self.get(f"{self.block}.void")) or str(self.get("aborted") or "").startswith("void")
 
     def get(self, key: str) -> Any:
         """Return the summary's value at a dotted key, or None."""

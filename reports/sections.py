@@ -13,7 +13,7 @@ from reports import formatting as fmt
 from reports.figures.bandwidth import boundary_label
 from reports.quantities import show
 from reports.run_folder import Run
-from reports.verdict import gpu_name
+from reports.verdict import peers_of
 
 KIND_ORDER: Final = ("fitted", "assumed", "derived", "code", "published")
 """Assumptions in the order in which a reader should doubt them."""
@@ -38,7 +38,7 @@ def facts(run: Run) -> list[str]:
         f"{fmt.number(number('layout.num_stages'))} stages × {fmt.number(number('layout.num_replicas'))} replicas"
         if number("layout.num_stages")
         else "",
-        f"{fmt.number(number('layout.num_peers'))} × {gpu_name(run)}" if number("layout.num_peers") else "",
+        peers_of(run),
         f"{len(run.get('layout.sites'))} sites" if run.get("layout.sites") else "",
         f"boundary {fmt.data(number('model.boundary_bytes'))}, {fmt.number(number('model.compression_ratio'))}× smaller"
         if (number("model.compression_ratio") or 1) > 1

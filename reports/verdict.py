@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -58,10 +59,30 @@ def gpu_name(run: Run) -> str:
     return name if per_peer == 1 else f"{per_peer}x{name}"
 
 
+def device_name(run: Run) -> str:
+    """Return what a run on hardware ran on, as the device calls itself; `CPU` or `GPU` where it did not say."""
+    several = run.get("real.devices")
+    told = [run.get("real.device.name"), *(several if isinstance(several, list) else [])]
+    names = dict.fromkeys(re.sub(r"\((?:R|TM)\)|\bCPU\b", "", str(name)) for name in told if name)
+    tidy = dict.fromkeys(" ".join(name.split()) for name in names)
+    return " and ".join(tidy) or str(run.get("real.device_kind") or "device").upper().replace("CUDA", "GPU")
+
+
+def peers_of(run: Run) -> str:
+    """Return how many peers of what kind the run had, in small print; nothing when it does not say."""
+    count = run.number("layout.num_peers")
+    if not count:
+        return ""
+    if run.block != "real":
+        return f"{fmt.number(count)} × {gpu_name(run)}"
+    if run.get("real.device_kind") == "cuda":
+        return f"{fmt.number(count)} × {device_name(run)}"
+    return f"{fmt.number(count)} processes on {device_name(run)}"
+
+
 def sentence(run: Run) -> str:
     """Return the verdict, computed from the numbers; parts whose numbers are missing are left out."""
-    peers, mfu = run.number("layout.num_peers"), run.number(first_present(run, "mfu"))
-    where = f"On {fmt.number(peers)} {gpu_name(run)} peers joined by the internet" if peers else "In this run"
+    where, mfu = _where(run), run.number(first_present(run, "mfu"))
     if run.is_void:
         where = f"VOID, no result: {where[0].lower()}{where[1:]}"
     text = f"{where} this model trains at {fmt.percent(mfu)} MFU"
@@ -133,6 +154,19 @@ def published_rows(run: Run) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _where(run: Run) -> str:
+    peers = run.number("layout.num_peers")
+    if not peers:
+        return "In this run"
+    if run.block != "real":
+        return f"On {fmt.number(peers)} {gpu_name(run)} peers joined by the internet"
+    machines = run.number("real.num_nodes") or 1
+    apart = f", {fmt.number(machines)} machines," if machines > 1 else ""
+    if run.get("real.device_kind") == "cuda":
+        return f"Measured on {peers_of(run)}{apart}"
+    return f"Measured with {peers_of(run)}{apart}"
 
 
 def _averaged(run: Run, words: str, group: str, notes: Sequence[str] = ()) -> Tile:

@@ -15,8 +15,11 @@ BACKENDS = ("sim", "emulator", "real")
 PACKAGES = ("orionbed", *BACKENDS, "reports")
 HEAVY = {"torch", "matplotlib", "pandas"}
 TORCH = "2.13.0"
-# Classes of torch modules need torch when they are defined; this file is itself imported late.
-LATE_ITSELF = {"orionbed/training/modules.py"}
+# Classes of torch modules need torch when they are defined; these files are themselves imported late.
+LATE_ITSELF = {
+    "orionbed/training/modules.py",
+    *(f"orionbed/transport/{name}.py" for name in ("collectives", "group", "staging", "works")),
+}
 
 
 def modules(package: str) -> list[Path]:

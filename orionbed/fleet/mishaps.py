@@ -125,6 +125,8 @@ class Mishaps:
         """Write down what was lost with a peer, once what it had told before has been read."""
         await asyncio.sleep(LAST_WORDS_REAL_S)
         record = self._record
+        # A process ends a moment after it was to end, and may have told of that moment.
+        at_s = max(at_s, record.lives[place.index, life].heard_s)
         base = (place.index, life, place.stage, place.replica, self._plan.chunks_of(place.stage)[0])
         record.enter(Entry(at_s, "crashed", *base, detail=fault))
         why = f"peer lost [fault {fault}]" if fault else "peer lost"

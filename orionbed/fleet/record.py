@@ -29,9 +29,10 @@ class Span:
 
 @dataclass(slots=True)
 class Life:
-    """What one life of a peer accounted for, and what it was doing when last heard of."""
+    """What one life of a peer accounted for, what it was doing when last heard of, and the last second it told of."""
 
     accounted_s: float = 0.0
+    heard_s: float = 0.0
     cause_s: list[float] = field(default_factory=lambda: [0.0] * len(CAUSES))
     doing: str = "startup"
 
@@ -64,6 +65,7 @@ class Record:
         life = self.lives[peer, message["life"]]
         life.accounted_s, *life.cause_s = message["account"]
         life.doing = message["doing"]
+        life.heard_s = max(life.heard_s, life.accounted_s, *(row[0] for row in message["entries"]))
         for step, source, microbatch, start_s, end_s, num_bytes in message["transfers"]:
             self.transfers.append((peer, step, source, microbatch, start_s, end_s, num_bytes))
             self._held[peer, message["life"]].add(microbatch)
@@ -96,9 +98,7 @@ class Record:
         elif entry.event == "dropped":
             self._decided.add(entry.microbatch)
         elif entry.event == "crashed":
-            # A process ends a moment after it was to end, and what it tells of that moment counts.
-            accounted_s = self.lives[entry.peer, entry.life].accounted_s
-            self._crashed_s[entry.peer] = max(entry.at_s, accounted_s)
+            self._crashed_s[entry.peer] = entry.at_s
             self.lost_life(entry.peer, entry.life, entry.at_s)
         elif entry.event == "returned":
             self._away(entry.peer, entry.life - 1, entry.at_s)

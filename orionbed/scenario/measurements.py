@@ -11,6 +11,7 @@ from orionbed.scenario.fields import (
     Count,
     DataRate,
     Duration,
+    Listed,
     Loc,
     Positive,
     conflicts,
@@ -67,9 +68,11 @@ def _null_or_block(value: object) -> str:
     return "=null" if value is None else "=block"
 
 
-SpreadOrNull = Annotated[
-    Annotated[None, Tag("=null")] | Annotated[Spread, Tag("=block")], Discriminator(_null_or_block)
-]
+class OptimizerStep(Block):
+    """One optimizer step, which per parameter takes longer where caches are too small for it."""
+
+    parameters: Count = Field(description="Parameters of the stage.")
+    per_parameter: Spread = Field(description="Time of the step per parameter.")
 
 
 class MeasuredPieces(Block):
@@ -82,19 +85,25 @@ class MeasuredPieces(Block):
         description="Times by piece: `layer`, `embedding`, `head` (final norm, logits and loss), and the boundary's "
         "`encoder` and `decoder`.",
     )
-    optimizer: SpreadOrNull = Field(
-        default=None,
-        description="Time of one optimizer step, per parameter of the stage it was measured on (default null: not "
-        "measured).",
+    optimizer: Annotated[tuple[OptimizerStep, ...], Listed] = Field(
+        default=(),
+        description="Optimizer steps over so many parameters, rising (default: none); in between interpolated in their "
+        "logarithm.",
     )
 
     @model_validator(mode="after")
-    def _has_a_boundary(self) -> Self:
-        narrowing = [piece for piece in NARROWING if piece in self.pieces]
-        if narrowing and self.shape.boundary is None:
-            problems: list[tuple[Loc, str]] = [
-                (("pieces", piece), "needs `shape.boundary`, the width it narrows to") for piece in narrowing
-            ]
+    def _check(self) -> Self:
+        problems: list[tuple[Loc, str]] = []
+        if self.shape.boundary is None:
+            text = "needs `shape.boundary`, the width it narrows to"
+            problems += [(("pieces", piece), text) for piece in NARROWING if piece in self.pieces]
+        sizes = [step.parameters for step in self.optimizer]
+        problems += [
+            (("optimizer", index, "parameters"), "must rise from entry to entry")
+            for index in range(1, len(sizes))
+            if sizes[index] <= sizes[index - 1]
+        ]
+        if problems:
             raise conflicts(problems)
         return self
 

@@ -1,29 +1,33 @@
 """What calibration offers to the command line: measure, write the profile, check it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from orionbed import measured as lookup
 from orionbed.backends import BackendError
 from orionbed.plan import Plan, make_plan
 from orionbed.runs import command_line
 from orionbed.scenario import GpuProfile, Scenario, apply, gpu_profile
-from orionbed.scenario.measurements import PassTimes, Piece
+from orionbed.scenario.measurements import OptimizerStep, PassTimes, Piece
 from orionbed.training.shape import ModelShape, parameters_of
-from real.calibration import check, copies, profile
-from real.calibration.device import Device, DeviceKind, clocks_of, find_device, with_threads
+from real.calibration import check, copies
+from real.calibration import profile_file as profile
+from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, with_threads
+from real.calibration.fitting import Room, free_bytes
 from real.calibration.matmuls import measure_rates
 from real.calibration.measure import Clock, Effort, Timed, Times, clock_of, measure, median_of, spread_of
-from real.calibration.pieces import pass_times, pieces_of
-from real.calibration.whole import HALVES, PLAIN, RECOMPUTE, STEP, WholeStage, recompute_factor
+from real.calibration.pieces import STEP_SIZES, optimizer_steps, pass_times, pieces_of
+from real.calibration.policies import Layers
+from real.calibration.table import GIGA
+from real.calibration.whole import RECOMPUTE, WholeStage, recompute_factor
 from real.settings import real_shape
 
 Say = Callable[[str], None]
-_WHOLE: Final = "stage "
+_WHOLE, _STEP = "stage ", "step "
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,12 @@ def calibrate(
             given = gpu_profile(str(check_only))
             refuse_uncovered(given, target, check_only)
             say(f"timing whole stages of {target.scenario.name}, {repetitions} times")
-            rows = check.compare(given, target.scenario, target.shape, time_stages(target, device, clock, effort))
+            wholes = time_stages(target, found, clock, effort, say)
+            rows = check.compare(given, target.scenario, target.shape, wholes)
             return outcome(rows, target, [], {"profile": str(check_only)})
-        path = out or Path(f"{found.name}.yaml")
-        findings, wholes = measure_all(found, target, clock, effort, path, say)
+        findings, wholes = measure_all(found, target, clock, effort, say)
+    path = out or Path(f"{found.name}.yaml")
+    findings.kept = profile.kept_entries(path, found, target.shape)
     made = profile.build(findings)
     path.write_text(profile.to_text(made, findings), encoding="utf-8")
     # What is checked is the file that others will read.
@@ -123,7 +129,7 @@ def refuse_uncovered(given: GpuProfile, target: Target, path: Path) -> None:
 
 
 def measure_all(
-    device: Device, target: Target, clock: Clock, effort: Effort, path: Path, say: Say
+    device: Device, target: Target, clock: Clock, effort: Effort, say: Say
 ) -> tuple[profile.Findings, dict[int, Times]]:
     """Return what a calibration finds, and the times of the whole stages that it is checked on.
 
@@ -133,74 +139,106 @@ def measure_all(
     started_s = time.monotonic()
     say(f"multiplies and other kernels, {effort.repetitions} times each")
     rates = measure_rates(target.shape, device.kind, clock, effort)
-    free_memory(device.kind)
     say(f"pieces of stages and whole stages ({', '.join(map(str, target.chunks))}) in turn")
     if device.kind == "cpu":
-        stages = stages_of(target, device.kind)
-        times = measure([*pieces_of(target.shape, device.kind), *stages], clock, effort)
+        timed = [*pieces_of(target.shape, "cpu"), *_steps(target, "cpu"), *stages_of(target)]
+        times = measure(timed, clock, effort)
         wholes = _by_chunk(times)
     else:
-        times = measure(pieces_of(target.shape, device.kind), clock, effort)
-        free_memory(device.kind)
-        wholes = time_stages(target, device.kind, clock, effort)
+        times = time_alone(target, clock, effort)
+        wholes = time_stages(target, device, clock, effort, say)
     say("copies and the loopback")
     found = profile.Findings(
         device=device,
         shape=target.shape,
         rates=rates,
-        pieces=_pieces(times),
-        optimizer=None,
+        pieces=pieces_in(times),
+        optimizer=optimizer_of(target.shape, times, wholes),
         loopback=copies.measure_loopback(),
         copies=copies.measure_device_copies(clock, effort) if device.kind == "cuda" else None,
-        recompute_factor=None,
+        recompute_factor=recompute_of(wholes),
         clock=clocks_of(device),
         date=datetime.now(UTC).date().isoformat(),
         command=" ".join(command_line()),
-        kept=profile.kept_entries(path, device, target.shape),
     )
-    take_from_stages(found, target, wholes)
     say(f"measured in {time.monotonic() - started_s:.0f} s")
     return found, wholes
 
 
-def take_from_stages(found: profile.Findings, target: Target, wholes: dict[int, Times]) -> None:
-    """Add what only whole stages tell: the optimizer step per parameter, and what recompute adds."""
-    steps = {chunk: times["step"] for chunk, times in wholes.items() if "step" in times}
-    if steps:
-        # Larger stages do not fit a processor's cache, and per parameter take longer; the largest is the likeliest.
-        largest = max(steps, key=lambda chunk: parameters_of(target.shape, chunk))
-        found.optimizer = spread_of(steps[largest], per=parameters_of(target.shape, largest))
+def time_alone(target: Target, clock: Clock, effort: Effort) -> dict[str, Times]:
+    """Return the times of the pieces and of optimizer steps on a GPU, the former gone before the latter come."""
+    free_memory("cuda")
+    times = measure(pieces_of(target.shape, "cuda"), clock, effort)
+    free_memory("cuda")
+    for timed in _steps(target, "cuda"):
+        times |= measure([timed], clock, effort)
+    free_memory("cuda")
+    return times
+
+
+def _steps(target: Target, device: DeviceKind) -> list[Timed]:
+    sizes = {parameters_of(target.shape, chunk) for chunk in target.chunks}
+    return optimizer_steps(target.shape, device, sorted(set(STEP_SIZES[device]) - sizes))
+
+
+def optimizer_of(shape: ModelShape, times: Mapping[str, Times], wholes: Mapping[int, Times]) -> list[OptimizerStep]:
+    """Return optimizer steps by number of parameters: those timed alone, and those of whole stages."""
+    steps = {int(name.removeprefix(_STEP)): found["step"] for name, found in times.items() if name.startswith(_STEP)}
+    steps |= {parameters_of(shape, chunk): found["step"] for chunk, found in wholes.items() if "step" in found}
+    return [
+        OptimizerStep(parameters=size, per_parameter=spread_of(seconds, per=size))
+        for size, seconds in sorted(steps.items())
+    ]
+
+
+def recompute_of(wholes: Mapping[int, Times]) -> float | None:
+    """Return what recompute adds to a backward, in forwards: the median over the whole stages that did it."""
     factors = [each for times in wholes.values() if RECOMPUTE[0] in times for each in recompute_factor(times)]
-    found.recompute_factor = median_of(factors) if factors else None
+    return median_of(factors) if factors else None
 
 
-def stages_of(target: Target, device: DeviceKind) -> list[Timed]:
-    """Return the whole stages of a target, ready to be timed."""
-    passes = (PLAIN, HALVES, RECOMPUTE, STEP)
-    return [WholeStage(target.shape, chunk, device, passes).timed(f"{_WHOLE}{chunk}") for chunk in target.chunks]
+def stages_of(target: Target) -> list[Timed]:
+    """Return the whole stages of a target on a CPU, ready to be timed."""
+    return [WholeStage(target.shape, chunk, "cpu").timed(f"{_WHOLE}{chunk}") for chunk in target.chunks]
 
 
-def time_stages(target: Target, device: DeviceKind, clock: Clock, effort: Effort) -> dict[int, Times]:
-    """Return the times of whole stages; on a CPU they take turns, on a GPU one after the other is in memory."""
-    if device == "cpu":
-        return _by_chunk(measure(stages_of(target, device), clock, effort))
+def time_stages(target: Target, device: Device, clock: Clock, effort: Effort, say: Say) -> dict[int, Times]:
+    """Return the times of whole stages; on a CPU they take turns, on a GPU one after the other is in memory.
+
+    Raises:
+        BackendError: none of them fits the GPU.
+
+    """
+    if device.kind == "cpu":
+        return _by_chunk(measure(stages_of(target), clock, effort))
+    kept = Layers(target.shape, 1, device.kind).kept_bytes()
+    free_memory(device.kind)
+    room = Room(free_bytes(device), kept)
     found: dict[int, Times] = {}
     for chunk in target.chunks:
-        found |= _by_chunk(measure(stages_of(replace_chunks(target, chunk), device), clock, effort))
-        free_memory(device)
+        passes = room.passes(target.shape, chunk)
+        needed = room.needed_bytes(target.shape, chunk, halves=False)
+        if not passes:
+            say(f"stage {chunk} is left out: it needs {needed / GIGA:.1f} of {room.free_bytes / GIGA:.1f} GB")
+            continue
+        timed = WholeStage(target.shape, chunk, device.kind).timed(f"{_WHOLE}{chunk}", passes)
+        found |= _by_chunk(measure([timed], clock, effort))
+        del timed
+        free_memory(device.kind)
+    if not found:
+        raise BackendError(
+            "no whole stage fits this GPU, so the profile cannot be checked; `python -m real.gpu_check` times as many "
+            "layers as fit"
+        )
     return found
-
-
-def replace_chunks(target: Target, chunk: int) -> Target:
-    """Return the target with one stage alone."""
-    return Target(target.scenario, target.plan, target.shape, (chunk,))
 
 
 def _by_chunk(times: dict[str, Times]) -> dict[int, Times]:
     return {int(name.removeprefix(_WHOLE)): found for name, found in times.items() if name.startswith(_WHOLE)}
 
 
-def _pieces(times: dict[str, Times]) -> dict[Piece, PassTimes]:
+def pieces_in(times: Mapping[str, Times]) -> dict[Piece, PassTimes]:
+    """Return what a profile says of the pieces that were timed."""
     names: tuple[Piece, ...] = ("layer", "embedding", "head", "encoder", "decoder")
     return {name: pass_times(name, times[name]) for name in names if name in times}
 

@@ -5,21 +5,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orionbed.training.shape import ModelShape
-from real.calibration.measure import Clock, Effort, Mark, Timed, Times, measure, median_of
+from real.calibration.measure import Clock, Effort, HostClock, Mark, Timed, Times, measure, median_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 DIRECTIONS: Final = ("forward", "input_gradient", "weight_gradient")
-SQUARES: Final = {"cpu": (1024, 2048), "cuda": (8192, 16384)}
-"""Sizes of the square multiplies whose best rate is the measured peak."""
-SIZES: Final = {"cpu": (64, 128, 256, 512, 1024), "cuda": (256, 512, 1024, 2048, 4096)}
-"""Smallest dimensions at which multiplies are timed, beside those of the model itself; the others are twice as large."""
-STREAMED_BYTES: Final = {"cpu": 128 * 2**20, "cuda": 2**30}
 NUM_LAUNCHES: Final = 200
 
 Multiply = tuple[int, int, int]
 """Rows, inner dimension, columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is timed beside the model's own multiplies.
+
+    `squares` are the sizes of square multiplies, `sizes` the smallest dimensions of multiplies whose others are twice
+    as large, `streamed_bytes` the size of the tensor that is copied.
+    """
+
+    squares: tuple[int, ...]
+    sizes: tuple[int, ...]
+    streamed_bytes: int
+
+
+GRIDS: Final = {
+    "cpu": Grid((1024, 2048), (64, 128, 256, 512, 1024), 128 * 2**20),
+    "cuda": Grid((8192, 16384), (256, 512, 1024, 2048, 4096), 2**30),
+}
+SMALL_GRID: Final = Grid((128,), (16, 32), 2**20)
+"""For trying things out: what it finds is no device's peak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +69,7 @@ class Rates:
         }
 
 
-def multiplies_of(shape: ModelShape, *, head: bool = True) -> set[Multiply]:
+def multiplies_of(shape: ModelShape) -> set[Multiply]:
     """Return the multiplies of a model's forward."""
     tokens, hidden = shape.tokens, shape.hidden
     found = {
@@ -60,21 +77,21 @@ def multiplies_of(shape: ModelShape, *, head: bool = True) -> set[Multiply]:
         (tokens, hidden, shape.kv_heads * shape.head_width),
         (tokens, hidden, shape.ffn),
         (tokens, shape.ffn, hidden),
+        (tokens, hidden, shape.vocab),
     }
-    if head:
-        found.add((tokens, hidden, shape.vocab))
     if shape.boundary is not None:
         found |= {(tokens, hidden, shape.boundary), (tokens, shape.boundary, hidden)}
     return found
 
 
-def measure_rates(shape: ModelShape, device: str, clock: Clock, effort: Effort, *, head: bool = True) -> Rates:
+def measure_rates(shape: ModelShape, device: str, clock: Clock, effort: Effort, *, grid: Grid | None = None) -> Rates:
     """Time kernels in the number format of `shape` on a device, none of them held in memory longer than it takes."""
+    grid = grid or GRIDS[device]
     squares = {
-        size: 2.0 * size**3 / median_of(_times(clock, effort, _square(shape, size, device))["forward"])
-        for size in SQUARES[device]
+        size: 2.0 * size**3 / median_of(_times(clock, effort, _square(size, shape.torch_dtype, device))["forward"])
+        for size in grid.squares
     }
-    wanted = {(size, 2 * size, 2 * size) for size in SIZES[device]} | multiplies_of(shape, head=head)
+    wanted = {(size, 2 * size, 2 * size) for size in grid.sizes} | multiplies_of(shape)
     matmuls = {}
     for multiply in sorted(wanted):
         times = _times(clock, effort, _multiply(shape, multiply, device))
@@ -86,23 +103,38 @@ def measure_rates(shape: ModelShape, device: str, clock: Clock, effort: Effort, 
         "forward": counted / median_of(times["forward"]),
         "backward": 2.0 * counted / median_of(times["backward"]),
     }
-    streamed = _times(clock, effort, _stream(device))["copy"]
+    streamed = _times(clock, effort, _stream(grid.streamed_bytes, device))["copy"]
     launches = _times(clock, effort, _launches(device))["launches"]
     return Rates(
         squares,
         matmuls,
         attention,
-        2.0 * STREAMED_BYTES[device] / median_of(streamed),
+        2.0 * grid.streamed_bytes / median_of(streamed),
         median_of(launches) / NUM_LAUNCHES,
     )
+
+
+def measured_peak(dtype: str, *, threads: int = 1, repetitions: int = 10) -> float:
+    """Return the best FLOP/s of large square multiplies on this CPU, in a number format of torch's like float32."""
+    import torch
+
+    from real.calibration.devices import with_threads
+
+    best = 0.0
+    with with_threads(threads):
+        for size in GRIDS["cpu"].squares:
+            timed = _square(size, getattr(torch, dtype), "cpu")
+            seconds = _times(HostClock(), Effort(repetitions, warm_up=2), timed)["forward"]
+            best = max(best, 2.0 * size**3 / median_of(seconds))
+    return best
 
 
 def _times(clock: Clock, effort: Effort, timed: Timed) -> Times:
     return measure([timed], clock, effort)[timed.name]
 
 
-def _square(shape: ModelShape, size: int, device: str) -> Timed:
-    one, other = (_random(shape, (size, size), device) for _ in range(2))
+def _square(size: int, dtype: "torch.dtype", device: str) -> Timed:
+    one, other = (_random(dtype, (size, size), device) for _ in range(2))
 
     def run(mark: Mark) -> None:
         mark()
@@ -116,7 +148,7 @@ def _multiply(shape: ModelShape, multiply: Multiply, device: str) -> Timed:
     """Return a multiply and its two gradients, laid out in memory as linear layers have them."""
     rows, inner, columns = multiply
     inputs, weight, gradient = (
-        _random(shape, size, device) for size in ((rows, inner), (columns, inner), (rows, columns))
+        _random(shape.torch_dtype, size, device) for size in ((rows, inner), (columns, inner), (rows, columns))
     )
 
     def run(mark: Mark) -> None:
@@ -153,14 +185,16 @@ def _attention(shape: ModelShape, device: str) -> Timed:
 def attention_inputs(shape: ModelShape, device: str) -> "tuple[Tensor, Tensor, Tensor]":
     """Return queries, keys and values of one micro-batch, (sequences, heads, sequence, head width)."""
     sizes = [(shape.sequences, heads, shape.sequence, shape.head_width) for heads in (shape.heads, shape.kv_heads)]
-    query, key, value = (_random(shape, size, device).requires_grad_() for size in (sizes[0], sizes[1], sizes[1]))
+    query, key, value = (
+        _random(shape.torch_dtype, size, device).requires_grad_() for size in (sizes[0], sizes[1], sizes[1])
+    )
     return query, key, value
 
 
-def _stream(device: str) -> Timed:
+def _stream(num_bytes: int, device: str) -> Timed:
     import torch
 
-    source, target = (torch.zeros(STREAMED_BYTES[device], dtype=torch.uint8, device=device) for _ in range(2))
+    source, target = (torch.zeros(num_bytes, dtype=torch.uint8, device=device) for _ in range(2))
 
     def run(mark: Mark) -> None:
         mark()
@@ -184,7 +218,7 @@ def _launches(device: str) -> Timed:
     return Timed("launches", ("launches",), run)
 
 
-def _random(shape: ModelShape, size: Sequence[int], device: str) -> "Tensor":
+def _random(dtype: "torch.dtype", size: Sequence[int], device: str) -> "Tensor":
     import torch
 
-    return torch.randn(*size, device=device, dtype=torch.float32).to(shape.torch_dtype)
+    return torch.randn(*size, device=device, dtype=torch.float32).to(dtype)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -40,7 +41,7 @@ class HostClock:
 
     def laps(self) -> list[float]:
         marks, self._marks = self._marks, []
-        return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+        return [after - before for before, after in pairwise(marks)]
 
 
 class CudaClock:
@@ -52,7 +53,7 @@ class CudaClock:
     def mark(self) -> None:
         import torch
 
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         self._events.append(event)
 
@@ -61,7 +62,7 @@ class CudaClock:
 
         torch.cuda.synchronize()
         events, self._events = self._events, []
-        return [before.elapsed_time(after) / 1e3 for before, after in zip(events, events[1:], strict=False)]
+        return [before.elapsed_time(after) / 1e3 for before, after in pairwise(events)]
 
 
 def clock_of(device: str) -> Clock:
@@ -80,7 +81,10 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How often things are timed, after how many that do not count; past `until_s` (monotonic) no more are begun."""
+    """How often things are timed, after how many times that do not count.
+
+    Past `until_s`, on the monotonic clock, one warm-up and the fewest repetitions have to do.
+    """
 
     repetitions: int = 30
     warm_up: int = 5
@@ -101,7 +105,7 @@ def measure(timed: Sequence[Timed], clock: Clock, effort: Effort) -> dict[str, T
         late = effort.until_s is not None and time.monotonic() > effort.until_s
         if late and repetition >= FEWEST_REPETITIONS:
             break
-        if late and repetition < 0:
+        if late and repetition < -1:
             continue
         for each in timed:
             each.run(clock.mark)

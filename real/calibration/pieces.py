@@ -1,6 +1,6 @@
 """The pieces that stages are put together from, each alone with its passes as a peer does them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 LAYERS_IN_A_GRAPH: Final = 2
 """A layer is timed as half of two in one graph: alone it keeps its weights in a processor's cache and costs 1 to 5 %
 more per graph than it does inside a stage (measured on a CPU with layers of width 512)."""
+
+STEP_SIZES: Final = {"cpu": (10**6, 4 * 10**6, 16 * 10**6), "cuda": (10**7, 10**8, 10**9)}
+"""Parameters of the optimizer steps that are timed beside those of whole stages."""
+LEARNING_RATE: Final = 1e-6  # so small that hundreds of steps on noise leave the weights what they are
 
 SECTIONS: Final = ("forward", "backward", "forward_again", "input_gradient", "weight_gradient")
 
@@ -69,24 +73,27 @@ def _accumulate(parameter: "Parameter", gradient: "Tensor") -> None:
     parameter.grad.add_(gradient)
 
 
-def pieces_of(shape: ModelShape, device: str, *, ends: bool = True) -> list[Timed]:
-    """Return the pieces of stages of `shape`, ready to be timed; without `ends` neither embedding nor head."""
-    found = [Timed("layer", SECTIONS, _layers(shape, device).run)]
-    if ends:
-        found.append(Timed("embedding", SECTIONS, _end(shape, 0, device).run))
-        found.append(Timed("head", SECTIONS, _end(shape, 1, device).run))
+def pieces_of(shape: ModelShape, device: str) -> list[Timed]:
+    """Return the pieces of stages of `shape`, ready to be timed."""
+    found = [
+        Timed("layer", SECTIONS, _layers(shape, device).run),
+        Timed("embedding", SECTIONS, _end(shape, 0, device).run),
+        Timed("head", SECTIONS, _end(shape, 1, device).run),
+    ]
     if shape.boundary is not None:
         found += [Timed(name, SECTIONS, _narrowing(shape, name, device).run) for name in NARROWING]
     return found
 
 
 def _layers(shape: ModelShape, device: str) -> Bench:
+    import torch
+
     from orionbed.training.modules import make_chunk
 
     alone = replace(shape, layers_per_chunk=(0, LAYERS_IN_A_GRAPH, 0), boundary=None, recompute=False)
     chunk = make_chunk(alone, 1, 0, device)
     stream = _stream(shape, shape.hidden, device)
-    return _bench(chunk, chunk.deferral, chunk.immediate(), chunk.without_loss, stream, _stream_like(stream))
+    return _ready(chunk, Bench(chunk.without_loss, stream, torch.randn_like(stream), chunk.deferral, chunk.immediate()))
 
 
 def _end(shape: ModelShape, which: int, device: str) -> Bench:
@@ -99,8 +106,10 @@ def _end(shape: ModelShape, which: int, device: str) -> Bench:
     tokens, targets = (each.to(device) for each in data.batch(alone, 0, 0))
     stream = _stream(shape, shape.hidden, device)
     if which == 0:
-        return _bench(chunk, chunk.deferral, chunk.immediate(), chunk.without_loss, tokens, stream)
-    return _bench(chunk, chunk.deferral, chunk.immediate(), lambda entered: chunk(entered, targets), stream, None)
+        return _ready(chunk, Bench(chunk.without_loss, tokens, stream, chunk.deferral, chunk.immediate()))
+    return _ready(
+        chunk, Bench(lambda entered: chunk(entered, targets), stream, None, chunk.deferral, chunk.immediate())
+    )
 
 
 def _narrowing(shape: ModelShape, name: Piece, device: str) -> Bench:
@@ -116,34 +125,46 @@ def _narrowing(shape: ModelShape, name: Piece, device: str) -> Bench:
         module.projection.weight.normal_(0.0, NEAR_ZERO)
     wide, narrow = (_stream(shape, width, device) for width in (shape.hidden, shape.boundary))
     entering, leaving = (wide, narrow) if name == "encoder" else (narrow, wide)
-    return _bench(module, deferral, [], module, entering, leaving)
+    return _ready(module, Bench(module, entering, leaving, deferral, []))
 
 
-def _bench(
-    module: "Module",
-    deferral: "Deferral",
-    immediate: "list[Parameter]",
-    call: "Callable[[Tensor], Tensor]",
-    inputs: "Tensor",
-    gradient: "Tensor | None",
-) -> Bench:
+def _ready(module: "Module", bench: Bench) -> Bench:
+    """Give the parameters a place for their gradients, as they have in a stage."""
     import torch
 
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    return Bench(call, inputs, gradient, deferral, immediate)
+    return bench
+
+
+def optimizer_steps(shape: ModelShape, device: str, sizes: Iterable[int]) -> list[Timed]:
+    """Return optimizer steps over so many parameters, as a stage takes them, ready to be timed."""
+    return [_step(shape, device, size) for size in sizes]
+
+
+def _step(shape: ModelShape, device: str, size: int) -> Timed:
+    import torch
+
+    from orionbed.training.optimizer import make_optimizer
+
+    weights = torch.randn(size, device=device).to(shape.torch_dtype)
+    gradients = torch.zeros_like(weights)
+    optimizer = make_optimizer("adamw", LEARNING_RATE, weights)
+
+    def run(mark: Mark) -> None:
+        mark()
+        gradients.div_(1)
+        optimizer.step(weights, gradients, 1)
+        gradients.zero_()
+        mark()
+
+    return Timed(f"step {size}", ("step",), run)
 
 
 def _stream(shape: ModelShape, width: int, device: str) -> "Tensor":
     import torch
 
     return torch.randn(shape.sequences, shape.sequence, width, device=device).to(shape.torch_dtype)
-
-
-def _stream_like(stream: "Tensor") -> "Tensor":
-    import torch
-
-    return torch.randn_like(stream)
 
 
 def pass_times(name: str, times: Times) -> PassTimes:

@@ -1,11 +1,13 @@
 """A whole stage as a peer runs it: forward, backward whole and in halves, recompute, and optimizer step."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from orionbed.training.shape import ModelShape
 from real.calibration.measure import Mark, Timed, Times
+from real.calibration.pieces import LEARNING_RATE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,16 +16,13 @@ PLAIN: Final = ("forward", "backward")
 HALVES: Final = ("forward_again", "input_gradient", "weight_gradient")
 RECOMPUTE: Final = ("forward_without_graph", "backward_with_recompute")
 STEP: Final = ("step",)
-LEARNING_RATE: Final = 1e-6  # so small that hundreds of steps on noise leave the weights what they are
+ALL: Final = (PLAIN, HALVES, RECOMPUTE, STEP)
 
 
 class WholeStage:
-    """One chunk of the model on a device, with its weights, gradients and moments.
+    """One chunk of the model on a device, with its weights, gradients and moments."""
 
-    `passes` says what a round does, of the groups above; the forward and the backward always are part of it.
-    """
-
-    def __init__(self, shape: ModelShape, chunk: int, device: str, passes: Iterable[tuple[str, ...]]) -> None:
+    def __init__(self, shape: ModelShape, chunk: int, device: str) -> None:
         import torch
 
         from orionbed.training.worker import StageWorker
@@ -36,31 +35,30 @@ class WholeStage:
         entering, leaving = (torch.randn(shape.boundary_shape, device=device).to(shape.torch_dtype) for _ in range(2))
         self._inputs: Tensor | None = entering if chunk else None
         self._gradient: Tensor | None = None if shape.is_last(chunk) else leaving
-        self._passes = [PLAIN, *(group for group in (HALVES, RECOMPUTE, STEP) if group in set(passes))]
 
-    def timed(self, name: str) -> Timed:
-        """Return what is to be timed."""
-        return Timed(name, tuple(section for group in self._passes for section in group), self.run)
+    def timed(self, name: str, passes: Collection[tuple[str, ...]] = ALL) -> Timed:
+        """Return what is to be timed: a round of the passes, in the order above; those of `PLAIN` always are there."""
+        wanted = [group for group in ALL if group in passes or group == PLAIN]
+        return Timed(name, tuple(section for group in wanted for section in group), partial(self._round, wanted))
 
-    def run(self, mark: Mark) -> None:
-        """Do one round of all passes."""
+    def _round(self, passes: Collection[tuple[str, ...]], mark: Mark) -> None:
         mark()
         self._forward(mark)
         self.worker.backward(self.chunk, 0, self._gradient)
         mark()
-        if HALVES in self._passes:
+        if HALVES in passes:
             self._forward(mark)
             self.worker.backward_input(self.chunk, 0, self._gradient)
             mark()
             self.worker.backward_weight(self.chunk, 0)
             mark()
-        if RECOMPUTE in self._passes:
+        if RECOMPUTE in passes:
             self.worker.shape = replace(self.shape, recompute=True)
             self._forward(mark)
             self.worker.backward(self.chunk, 0, self._gradient)
             self.worker.shape = self.shape
             mark()
-        if STEP in self._passes:
+        if STEP in passes:
             self.worker.step(1)
             mark()
 

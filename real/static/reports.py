@@ -52,23 +52,35 @@ class StepReport:
 class Reports:
     """All reports of a run by rank and step; a step that was done again counts as it went last.
 
-    `wasted` are reports that were given up. `restarts` has the second at which a process was lost, and the step with
-    which all began again.
+    `lives` says of which life of its process a report is, by step and rank. `wasted` are reports that were given up.
+    `restarts` has the second at which a process was lost, and the step with which all began again.
     """
 
     num_ranks: int
     steps: dict[int, dict[int, StepReport]] = field(default_factory=dict)
+    lives: dict[tuple[int, int], int] = field(default_factory=dict)
     wasted: list[tuple[int, StepReport]] = field(default_factory=list)
     restarts: list[tuple[float, int]] = field(default_factory=list)
 
-    def add(self, rank: int, report: StepReport) -> None:
-        """Take in a report."""
-        self.steps.setdefault(report.step, {})[rank] = report
+    def add(self, rank: int, report: StepReport, life: int = 0) -> None:
+        """Take in a report; one of an earlier life that it takes the place of was in vain."""
+        reports = self.steps.setdefault(report.step, {})
+        if rank in reports:
+            self.wasted.append((rank, reports[rank]))
+        reports[rank] = report
+        self.lives[report.step, rank] = life
 
-    def give_up_from(self, step: int, at_s: float) -> None:
-        """All begin again with a step: what was reported of it and of later ones was in vain."""
+    def give_up_from(self, step: int, at_s: float, life: int = 1) -> None:
+        """All begin again with a step, in a new life: what earlier lives reported of it and of later ones was in vain.
+
+        Reports of the new life may have come before this was known.
+        """
         for undone in [known for known in self.steps if known >= step]:
-            self.wasted += list(self.steps.pop(undone).items())
+            reports = self.steps[undone]
+            for rank in [rank for rank in reports if self.lives[undone, rank] < life]:
+                self.wasted.append((rank, reports.pop(rank)))
+            if not reports:
+                del self.steps[undone]
         self.restarts.append((at_s, step))
 
     @property

@@ -164,7 +164,7 @@ class StaticSupervisor:
         if not isinstance(index, int) or not 0 <= index < len(self.members) or self._over:
             return None
         member = self.members[index]
-        while isinstance(life, int) and self._losing is not None and member.life < life <= self._block.restarts:
+        while isinstance(life, int) and member.life < life <= self._block.restarts:
             member.reborn()
         if life != member.life or member.writer is not None:
             return None
@@ -182,11 +182,11 @@ class StaticSupervisor:
                 self._moved_s = time.monotonic()
             self._doing[member.index] = message["doing"]
         elif what == "began":
-            self._begun(message)
+            self._begun(message, member.life)
         elif what == "step":
             self._moved_s = time.monotonic()
             self._doing[member.index] = message["doing"]
-            self.reports.add(member.index, StepReport.from_message(message))
+            self.reports.add(member.index, StepReport.from_message(message), member.life)
             self._progress(self.reports)
         elif what == "clock":
             member.tell({"t": "clock", "at_s": time.monotonic(), "origin_s": self._origin_s})
@@ -196,12 +196,12 @@ class StaticSupervisor:
             member.final = message
             member.finished.set()
 
-    def _begun(self, message: Message) -> None:
+    def _begun(self, message: Message, life: int) -> None:
         """Rank 0 says when the run began, on the clock of this machine, and with which step all begin again."""
         self._origin_s = message["origin_s"]
         if self._losing is not None:
             self._losing = None
-            self.reports.give_up_from(message["step"], self._lost_s)
+            self.reports.give_up_from(message["step"], self._lost_s, life)
             self._say(f"went on from step {message['step']}")
 
     # ---------------------------------------------------------------- losing

@@ -150,7 +150,7 @@ class _Worker:
 
     def _step(self, training: "PipelineTraining", step: int, measured: int) -> None:
         def doing(action: str) -> None:
-            self.line.doing = f"{action} of step {step}"
+            self.line.at(f"{action} of step {step}")
 
         report: StepReport = training.step(step, doing)
         if measured >= 0:

@@ -1,4 +1,4 @@
-"""The loss of the scaled-down model that an emulated run really trained."""
+"""The loss of the model that a run of real processes trained: scaled down in an emulation, its own on hardware."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_POINTS: Final = 2000
 
 def curve(run: Run) -> tuple[Floats, Floats]:
     """Return seconds of the run and losses, as far as both are numbers, in the order of time."""
-    points = run.get("emulator.loss.curve")
+    points = run.get(f"{run.block}.loss.curve")
     pairs = [p for p in points if isinstance(p, list) and len(p) == 2] if isinstance(points, list) else []
     numbers = np.array([[_float(at), _float(loss)] for at, loss in pairs], dtype=np.float64).reshape(-1, 2)
     numbers = numbers[np.isfinite(numbers).all(axis=1)]
@@ -35,6 +35,7 @@ def draw(run: Run) -> Plot | None:
     if len(loss) < 2:
         return None
     width = max(_LEAST_WIDTH, len(loss) // 10)
+    what = "step" if run.number("real.steps.measured") else "micro-batch"
     mean = rolling_mean(loss, width)
     unit_s, unit = next((size, name) for limit, size, name in _UNITS if at_s[-1] < limit)
     with look():
@@ -43,7 +44,7 @@ def draw(run: Run) -> Plot | None:
         every = -(-len(loss) // _MAX_POINTS)
         axes.plot(
             at_s[::every] / unit_s, loss[::every], linestyle="none", marker="o", markersize=3.0, color=SKY, alpha=0.7,
-            markeredgewidth=0, label="each micro-batch" if every == 1 else f"every {every}th micro-batch",
+            markeredgewidth=0, label=f"each {what}" if every == 1 else f"every {every}th {what}",
         )  # fmt: skip
         axes.plot(at_s / unit_s, whole(mean, width), color=BLUE, linewidth=1.8, label=f"mean over {width}")
         tenth = max(1, len(loss) // 10)
@@ -62,17 +63,21 @@ def draw(run: Run) -> Plot | None:
         axes.set_ylim(low, high + 0.18 * (high - low))
     rows = list(zip(at_s.tolist(), loss.tolist(), np.round(mean, 6).tolist(), strict=True))
     columns = ("at_s", "loss", f"loss_mean_{width}")
-    return Plot("loss", "The loss of the scaled-down model", _reading(run, loss), figure, columns, rows)
+    return Plot("loss", f"The loss of the {_model(run)}", _reading(run, loss), figure, columns, rows)
 
 
 def ends(run: Run, loss: Floats) -> tuple[float, float]:
     """Return the mean losses of the first and of the last tenth, the summary's where it has them."""
     tenth = max(1, len(loss) // 10)
-    first, last = (run.number(f"emulator.loss.{key}") for key in ("first", "last"))
+    first, last = (run.number(f"{run.block}.loss.{key}") for key in ("first", "last"))
     return (
         float(loss[:tenth].mean()) if first is None else first,
         float(loss[-tenth:].mean()) if last is None else last,
     )
+
+
+def _model(run: Run) -> str:
+    return "scaled-down model" if run.block == "emulator" else "scenario’s model"
 
 
 def _reading(run: Run, loss: Floats) -> str:
@@ -82,10 +87,9 @@ def _reading(run: Run, loss: Floats) -> str:
     else:
         goes, shows = "does not fall", "shows neither that training works nor"
     goes += f" (first tenth {number(first, 2)} on average, last tenth {number(last, 2)})"
-    text = (
-        f"The loss of the scaled-down model on synthetic text {goes}: it {shows} how well the scenario’s model learns"
-    )
-    given = run.get("emulator.loss.curve")
+    text = f"The loss of the {_model(run)} on synthetic text {goes}: it {shows} how well "
+    text += "the scenario’s model learns" if run.block == "emulator" else "it learns from real text"
+    given = run.get(f"{run.block}.loss.curve")
     broken = len(given) - len(loss) if isinstance(given, list) else 0
     return f"{text}; {number(broken)} losses were no finite numbers and are left out." if broken else f"{text}."
 

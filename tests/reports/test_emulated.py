@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports import audits, build, compare, emulated, faults, verdict
+from reports import audits, beside, build, compare, emulated, faults, verdict
 from reports.figures import loss, timeline
 from reports.figures.drawing import Plot
+from reports.panel import Panel
 from reports.run_folder import Run, load
 
 Editor = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
@@ -81,13 +82,13 @@ def too_late(changed: dict[str, Any]) -> None:
     changed["lateness"]["messages"]["p99_s"] = 0.0953
 
 
-def the_panel(run: Run) -> emulated.Panel:
+def the_panel(run: Run) -> Panel:
     panel = emulated.panel(run)
     assert panel is not None
     return panel
 
 
-def printed(panel: emulated.Panel) -> dict[str, str]:
+def printed(panel: Panel) -> dict[str, str]:
     return {line.label: f"{line.value}: {line.note}".replace("\u00a0", " ") for line in panel.lines}
 
 
@@ -149,7 +150,7 @@ def test_a_void_run_says_so_in_plain_words_before_anything_else(emulation: Calla
     assert verdict.sentence(run).startswith("VOID, no result: on 8 ")
     page = build([run.folder], tmp_path).read_text()
     assert page.index('id="emulated"') < page.index('class="verdict"') < page.index('class="tiles"')
-    assert 'class="emulated stopped"' in page
+    assert 'class="panel stopped"' in page
 
 
 def test_a_run_void_for_another_reason_gives_that(emulation: Callable[..., Run]) -> None:
@@ -318,8 +319,8 @@ def test_runs_cut_alike_and_simulations_compare_without_a_remark(
     emulation: Callable[..., Run], maker: Callable[..., Path], tmp_path: Path
 ) -> None:
     simulated = load(maker(tmp_path / "simulated"))
-    assert emulated.notes([simulated, emulation()]) == []
-    assert emulated.notes([simulated, load(maker(tmp_path / "longer", hours=5.0))]) == []
+    assert beside.notes([simulated, emulation()]) == []
+    assert beside.notes([simulated, load(maker(tmp_path / "longer", hours=5.0))]) == []
 
 
 def test_the_reference_has_every_key_of_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

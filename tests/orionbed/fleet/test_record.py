@@ -49,6 +49,15 @@ def test_a_peer_that_crashes_and_returns_accounts_for_the_whole_run() -> None:
     assert record.marks == [Mark(10.0, 15.0, "down", 0)]
 
 
+def test_the_last_second_that_a_life_told_of_is_that_of_its_account_or_of_its_journal() -> None:
+    record = Record(1)
+    report(record, 0, 8.0, "idle", entries=[list(entry(8.5, "retried", microbatch=3)), list(entry(8.7, "retried"))])
+    report(record, 0, 8.6, "idle", entries=[])
+    assert record.lives[0, 0].heard_s == 8.7
+    report(record, 0, 9.0)
+    assert record.lives[0, 0].heard_s == 9.0
+
+
 def test_a_peer_that_does_not_return_is_down_to_the_end() -> None:
     record = Record(1)
     report(record, 0, 8.0, "idle")

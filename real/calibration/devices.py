@@ -73,7 +73,7 @@ def clocks_of(device: Device) -> str:
         return f"{float(mhz[0]):.0f} MHz" if mhz else ""
     asked = "clocks.sm,clocks.mem,temperature.gpu,power.draw,driver_version"
     try:
-        told = subprocess.run(
+        told = subprocess.run(  # noqa: S603
             ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader", "--id=0"],  # noqa: S607
             capture_output=True,
             text=True,
@@ -97,10 +97,23 @@ def typed_profile(device: Device) -> GpuProfile | None:
     for name in packaged.names("gpus"):
         profile = gpu_profile(name)
         kind = name.split("-")[:-1]
-        if profile.device is None and set(kind) <= set(words):
-            if abs(profile.memory / device.memory_bytes - 1.0) < _NEAR:
-                return profile
+        same_size = abs(profile.memory / device.memory_bytes - 1.0) < _NEAR
+        if profile.device is None and set(kind) <= set(words) and same_size:
+            return profile
     return None
+
+
+def matches(profile: GpuProfile) -> bool:
+    """Whether a profile is of the GPU of this machine: measured on one of its name, or the typed one of its kind."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    here = find_device("cuda", 1)
+    if profile.measured and profile.measurement is not None:
+        return profile.device == "cuda" and profile.measurement.device == here.title
+    typed = typed_profile(here)
+    return typed is not None and typed.name == profile.name
 
 
 @contextmanager

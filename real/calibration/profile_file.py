@@ -10,11 +10,11 @@ from orionbed import quantity
 from orionbed.kernels import peak_of
 from orionbed.quantity import Dimension
 from orionbed.scenario import GpuProfile, ScenarioError, gpu_profile
-from orionbed.scenario.measurements import MeasuredPieces, MeasuredShape, Measurement, PassTimes, Piece, Spread
+from orionbed.scenario.measurements import MeasuredPieces, MeasuredShape, Measurement, OptimizerStep, PassTimes, Piece
 from orionbed.training.shape import ModelShape
 from real.calibration.copies import DeviceCopies, Loopback
-from real.calibration.device import Device, typed_profile
-from real.calibration.matmuls import SQUARES, Rates
+from real.calibration.devices import Device, typed_profile
+from real.calibration.matmuls import Rates
 from real.calibration.measure import rounded
 
 FORMATS: Final = {"bfloat16": "bf16", "float32": "fp32"}
@@ -31,7 +31,7 @@ class Findings:
     shape: ModelShape
     rates: Rates
     pieces: dict[Piece, PassTimes]
-    optimizer: Spread | None
+    optimizer: list[OptimizerStep]
     loopback: Loopback | None
     copies: DeviceCopies | None
     recompute_factor: float | None
@@ -86,7 +86,9 @@ def build(found: Findings) -> GpuProfile:
     if typed is not None and "peak_fp32" in typed.provenance:
         by_datasheet["peak_fp32"] = typed.provenance["peak_fp32"]
     measured_peak = f"{source}: the best rate of any multiply that was timed, squares of {_squares(found)} among them"
-    entry = MeasuredPieces(shape=shape_of(found.shape), date=found.date, pieces=found.pieces, optimizer=found.optimizer)
+    entry = MeasuredPieces(
+        shape=shape_of(found.shape), date=found.date, pieces=found.pieces, optimizer=tuple(found.optimizer)
+    )
     return GpuProfile.model_validate(
         {
             "name": found.device.name,
@@ -124,7 +126,7 @@ def _share(rate: float, whole: float) -> float:
 
 
 def _squares(found: Findings) -> str:
-    return " and ".join(map(str, SQUARES[found.device.kind]))
+    return " and ".join(map(str, found.rates.square_flops))
 
 
 def _measurement(found: Findings) -> Measurement:
@@ -171,7 +173,7 @@ def to_text(profile: GpuProfile, found: Findings) -> str:
     lines.append("matmul:                          # share of peak by the smallest of m, n and k")
     lines += [f"  - {inline(point)}" for point in plain["matmul"]]
     lines.append(f"attention: {inline(plain['attention'])}")
-    lines.append("measured:                        # seconds of the pieces of stages; the optimizer's per parameter")
+    lines.append("measured:                        # pieces of stages; the optimizer's step per parameter")
     for entry in plain["measured"]:
         lines += _entry_lines(entry)
     lines.append("measurement:")
@@ -192,8 +194,11 @@ def _entry_lines(entry: Numbers) -> list[str]:
     for name, passes in entry["pieces"].items():
         lines.append(f"      {name}:")
         lines += [f"        {way}: {inline(spread)}" for way, spread in passes.items()]
-    if "optimizer" in entry:
-        lines.append(f"    optimizer: {inline(entry['optimizer'])}")
+    if entry["optimizer"]:
+        lines.append("    optimizer:")
+        for step in entry["optimizer"]:
+            step_s = inline(step["per_parameter"])
+            lines.append(f"      - {{parameters: {step['parameters']}, per_parameter: {step_s}}}")
     return lines
 
 
@@ -224,8 +229,10 @@ def summary_lines(profile: GpuProfile, found: Findings) -> Sequence[str]:
     lines = [
         f"device     {found.device.title}" + (f", {found.clock}" if found.clock else ""),
         f"peak       {peak}",
-        f"memory     {shown(found.rates.streamed_bytes_per_s, quantity.BYTE_RATE)} streamed, "
-        f"launch {shown(found.rates.launch_s, quantity.DURATION)}",
+        (
+            f"memory     {shown(found.rates.streamed_bytes_per_s, quantity.BYTE_RATE)} streamed, "
+            f"launch {shown(found.rates.launch_s, quantity.DURATION)}"
+        ),
     ]
     if found.loopback is not None:
         lines.append(

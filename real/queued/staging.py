@@ -8,7 +8,7 @@ arrives, and the operation that needs it waits for that on the device.
 import threading
 import weakref
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from orionbed.training.compute import Body, Codec
 from orionbed.training.shape import ModelShape
@@ -70,7 +70,7 @@ class Pool:
             buffer = self._allocate(num_bytes)
         array = buffer.numpy()
         weakref.finalize(array, self._give_back, buffer).atexit = False
-        return buffer, memoryview(array)
+        return buffer, memoryview(cast(Any, array))
 
     def _give_back(self, buffer: "Tensor") -> None:
         with self._lock:
@@ -107,8 +107,8 @@ class DeviceCopies:
 
         self._shape = shape
         self._device = torch.device(device)
-        self._out = torch.cuda.Stream(self._device)
-        self._in = torch.cuda.Stream(self._device)
+        self._out = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._in = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._pool = Pool(lambda count: torch.empty(count, dtype=torch.uint8, pin_memory=True))
 
     def outgoing(self, tensor: "Tensor") -> Departure:
@@ -150,7 +150,7 @@ def bytes_of(tensor: "Tensor") -> memoryview:
     """Return the memory of a tensor on the CPU, of any number format; a copy only if it does not lie in one piece."""
     import torch
 
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return memoryview(cast(Any, tensor.contiguous().view(-1).view(torch.uint8).numpy()))
 
 
 def tensor_of(body: Body, shape: ModelShape) -> "Tensor":

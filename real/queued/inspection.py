@@ -6,12 +6,14 @@ from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.journal import in_order
 from orionbed.plan import Plan
+from real.queued.counting import moved_bytes
 
 
 def inspect(
     plan: Plan, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float
 ) -> Audit:
     """Return what the audit of a finished run found."""
+    moved = moved_bytes(members)
     return audit(
         in_order(record.entries),
         num_chunks=plan.num_chunks,
@@ -20,10 +22,10 @@ def inspect(
         recovery_deadline_s=plan.scenario.emulator.recovery_deadline,
         faults=faults,
         open_at_end=held(members),
-        bytes_sent=0,
-        bytes_delivered=0,
-        bytes_in_flight=0,
-        bytes_destroyed=0,
+        bytes_sent=moved.sent_bytes,
+        bytes_delivered=moved.delivered_bytes,
+        bytes_in_flight=moved.in_flight_bytes,
+        bytes_destroyed=moved.destroyed_bytes,
     )
 
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import signal
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -19,10 +17,10 @@ from orionbed.fleet.reaching import reachable
 from orionbed.fleet.record import Record
 from orionbed.fleet.supervising import AbortedRunError, Limits
 from real.job import Job
-from real.launch import environment, rank_environment, shell_lines, worker_command
-from real.queue.hearing import LastActions
-from real.queue.places import listening_host, queue_layout
-from real.queue.processes import Key, Processes
+from real.launch import environment, rank_environment, shell_lines
+from real.queued.hearing import LastActions
+from real.queued.places import queue_layout
+from real.queued.processes import Key, Processes
 
 FINAL_WITHIN_S: Final = 120.0
 QUIET_AFTER_S: Final = 0.3
@@ -36,7 +34,8 @@ ENDS_WITHIN_S: Final = 10.0
 class QueueSupervisor:
     """The processes of one run. `say` hears what a user should know on the way.
 
-    `on_death` hears of a peer that has died unasked while there are restarts left; without, the run ends.
+    `on_death` hears of a peer that has died unasked at a second of the run while there are restarts left; without one,
+    the run ends.
     """
 
     def __init__(self, job: Job, say: Callable[[str], None]) -> None:
@@ -52,14 +51,14 @@ class QueueSupervisor:
             member.host = member.index // self.layout.per_node
         self.clock = PacedClock(time.monotonic())
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
-        self.on_death: Callable[[Member], None] | None = None
+        self.on_death: Callable[[Member, float], None] | None = None
         self.restarts: list[dict[str, Any]] = []
         self.devices: dict[int, str] = {}
         self.actions = LastActions()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._folder = tempfile.TemporaryDirectory(prefix="orionbed-")
         self._door = Door(job.token, self._expected, self._hear, left=self._left)
         self._processes: Processes | None = None
+        self._copy: Path | None = None
         self._met = {member.index: asyncio.Event() for member in self.members}
         self._why: dict[int, str] = {}
         self._paused: set[int] = set()
@@ -88,9 +87,7 @@ class QueueSupervisor:
             where = f"{self.layout.host}:{self.layout.port}"
             raise BackendError(f"cannot listen at {where}: {error.strerror or error}; see real.listen") from None
         self.job = replace(self.job, control=address)
-        path = Path(self._folder.name) / "job.json"
-        self.job.write(path)
-        self._processes = Processes(worker_command(path), Path(self._folder.name), self._exited)
+        self._processes = Processes(self.job, self._exited)
         if self.layout.num_nodes > 1:
             self._tell_others()
         for member in self.members:
@@ -101,7 +98,7 @@ class QueueSupervisor:
 
     def _tell_others(self) -> None:
         """Say what is to be done on the other machines."""
-        kept = Path(f"{self.plan.scenario.name}.job.json").resolve()
+        kept = self._copy = Path(f"{self.plan.scenario.name}.job.json").resolve()
         self.job.write(kept)
         self.say(f"copy {kept} to the other machines, and run there:")
         lines = shell_lines(self.layout, kept.name, queue=True, threads=self.block.threads, restarts=0)
@@ -233,6 +230,7 @@ class QueueSupervisor:
 
     async def _lost(self, member: Member, how: str, *, was_starting: bool) -> None:
         """A participant has died unasked: it is started again, or the run ends."""
+        at_s = self.clock.now()
         await asyncio.sleep(LAST_WORDS_S)
         why = f" ({self._why[member.index]})" if member.index in self._why else ""
         told = f"{self.name(member)} (rank {member.index}) {how}{why}; its last action was {self.actions[member.index]}"
@@ -244,9 +242,9 @@ class QueueSupervisor:
         if not restartable or self.on_death is None or len(self.restarts) >= self.block.restarts:
             self.fail(AbortedRunError(told))
             return
-        self.restarts.append({"peer": self.name(member), "at_s": self.clock.now(), "why": told})
+        self.restarts.append({"peer": self.name(member), "at_s": at_s, "why": told})
         self.say(f"{told}; it is started again")
-        self.on_death(member)
+        self.on_death(member, at_s)
 
     def fail(self, error: Exception) -> None:
         """End the run with an error."""
@@ -338,7 +336,7 @@ class QueueSupervisor:
                 self._processes.close(ENDS_WITHIN_S if done else 0.0)
             await self._door.close()
         finally:
-            with suppress(OSError):
-                self._folder.cleanup()
+            if self._copy is not None:
+                self._copy.unlink(missing_ok=True)  # it holds the run's secrets
             if self.failure.done():
                 self.failure.exception()

@@ -4,21 +4,21 @@ import os
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
 from orionbed.fleet.parents import die_with_parent
-from orionbed.transport.endpoint import Delivery, Endpoint
 from orionbed.training.loop import PeerLoop
+from orionbed.transport.endpoint import Delivery, Endpoint
 from real.job import Job
 from real.line import Line, offset_s
-from real.queue.counting import counted, told_telemetry
-from real.queue.driver import Driver, WorkerThread, thinned
-from real.queue.peers import Made, make_participant
-from real.queue.places import PARENT, listening_host, queue_layout
-from real.queue.wire import Inbox, Wire
-
+from real.queued.counting import counted
+from real.queued.driver import Driver, WorkerThread, thinned
+from real.queued.peers import Made, make_participant
+from real.queued.places import PARENT, listening_host, queue_layout
+from real.queued.wire import Inbox, Wire
 
 
 def run(job: Job, rank: int, local_rank: int, life: int) -> None:
@@ -40,7 +40,7 @@ class _Process:
     """One life of a participant."""
 
     def __init__(self, job: Job, rank: int, local_rank: int, life: int, line: Line) -> None:
-        self._line, self._rank, self._life = line, rank, life
+        self._job, self._line, self._rank, self._life = job, line, rank, life
         layout = queue_layout(job)
         self._ahead_s, self._uncertain_s = (0.0, 0.0) if rank in layout.ranks(0) else offset_s(line)
         self._elsewhere = rank not in layout.ranks(0)
@@ -90,7 +90,7 @@ class _Process:
         try:
             line.tell({"t": "up", "address": list(self._endpoint.address), "device": self._made.device})
             self._meet(line.wait_for("meet")["addresses"])
-            self._endpoint.warm(list(self._addresses))
+            self._endpoint.warm(self._partners())
             line.tell({"t": "met"})
             go = line.wait_for("go")
             self._meet(go["addresses"])
@@ -117,6 +117,14 @@ class _Process:
                 self._addresses[peer] = (host, port)
                 self._endpoint.set_address(peer, (host, port))
 
+    def _partners(self) -> list[int]:
+        """Return to whom this participant will surely send: the stages beside its own, and the store."""
+        peers = self._job.plan.peers
+        if self._rank == len(peers):
+            return list(self._addresses)
+        stage = peers[self._rank].stage
+        return [other for other in self._addresses if other == len(peers) or abs(peers[other].stage - stage) == 1]
+
     def _listen(self) -> None:
         """Hear the supervisor's commands until it says when the run ends."""
         while True:
@@ -129,6 +137,11 @@ class _Process:
                 self._line.doing = f"{command['phase']} of a merge"
             self._driver.happen(command.get("at_s", self._clock.now()), self._participant.command, command)
 
+    def _telemetry(self) -> list[Message]:
+        """Return how the connections are doing over which anything has been sent."""
+        used = sorted(self._endpoint.telemetry().items())
+        return [{"to": peer, **asdict(one)} for peer, one in used if one.message_s is not None]
+
     def _observed(self) -> Message:
         """Return what is told at the end beside what the participant itself has to tell."""
         drift_s = 0.0
@@ -139,5 +152,5 @@ class _Process:
             "late_s": thinned(self._driver.late_s),
             "peak_memory_bytes": self._made.peak_memory_bytes(),
             "clock": {"offset_s": self._ahead_s, "uncertainty_s": self._uncertain_s, "drift_s": drift_s},
-            "telemetry": told_telemetry(self._endpoint),
+            "telemetry": self._telemetry(),
         }

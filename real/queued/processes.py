@@ -6,13 +6,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from tempfile import TemporaryFile
+from typing import IO, Final
 
-from real.queue.places import PARENT
+from real.job import Job
+from real.launch import worker_command
+from real.queued.places import PARENT
 
 _TAIL_LINES: Final = 12
 Key = tuple[int, int]
@@ -22,7 +25,7 @@ Key = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class _Child:
     process: "subprocess.Popen[bytes]"
-    output: BinaryIO
+    output: IO[bytes]
     waiting: threading.Thread
 
 
@@ -32,16 +35,20 @@ class Processes:
     Each leads a session of its own, so that a terminal's Ctrl-C reaches the supervisor only, and ends with it.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, on_exit: Callable[[Key, int], None]) -> None:
-        self._command, self._folder, self._on_exit = list(command), folder, on_exit
+    def __init__(self, job: Job, on_exit: Callable[[Key, int], None]) -> None:
+        self._on_exit = on_exit
+        # In memory alone, for it holds the run's secrets, and nobody would remove it after a supervisor that is killed.
+        self._job = os.memfd_create("orionbed-job")
+        job.write(Path(_path(self._job)))
         self._loop = asyncio.get_running_loop()
         self._children: dict[Key, _Child] = {}
 
     def start(self, key: Key, environment: Mapping[str, str]) -> int:
         """Start a process and return its number."""
-        output = (self._folder / f"output-{key[0]}-{key[1]}").open("w+b")
+        output = TemporaryFile()  # noqa: SIM115  (closed with all others)
         process = subprocess.Popen(  # noqa: S603  (this very interpreter)
-            self._command,
+            worker_command(_path(self._job)),
+            pass_fds=[self._job],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -69,8 +76,10 @@ class Processes:
         """Return the end of what a process has printed."""
         if key not in self._children:
             return ""
-        text = Path(self._children[key].output.name).read_text(encoding="utf-8", errors="replace")
-        return "\n".join([line for line in text.splitlines() if line.strip()][-_TAIL_LINES:])
+        output = self._children[key].output
+        output.seek(0)
+        lines = output.read().decode(errors="replace").splitlines()
+        return "\n".join([line for line in lines if line.strip()][-_TAIL_LINES:])
 
     def close(self, patience_s: float) -> None:
         """Wait so long for those that end by themselves, then end the rest; all have ended afterwards."""
@@ -83,3 +92,9 @@ class Processes:
         for child in children:
             child.waiting.join()
             child.output.close()
+        os.close(self._job)
+
+
+def _path(descriptor: int) -> str:
+    """Return where this process, and those that inherit a descriptor from it, can open it anew."""
+    return f"/proc/self/fd/{descriptor}"

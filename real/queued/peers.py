@@ -3,15 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from orionbed.faults import resolve
 from orionbed.fleet.participants import Emit, Participant, PeerParticipant, StoreParticipant
 from orionbed.training.compute import Body, Compute
 from orionbed.training.loop import Setup, Transport
 from real.job import Job
-from real.queue.staging import make_staging
-from real.queue.warming import warm_up
+from real.queued.staging import make_staging
+from real.queued.warming import warm_up
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from orionbed.journal import in_order
 from orionbed.results import RunResult
 from orionbed.training.shape import BYTES_PER_VALUE
 from real.prepared import Prepared
-from real.queue.inspection import inspect
-from real.queue.observed import observed
-from real.queue.supervisor import QueueSupervisor
+from real.queued.inspection import inspect
+from real.queued.observed import observed
+from real.queued.supervisor import QueueSupervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ async def run_queue(prepared: Prepared, progress: Callable[[Any], None], say: Ca
         progress(Progress(now_s, applied, target, share))
 
     orchestra = Orchestra(supervisor, tell)
-    supervisor.on_death = lambda member: orchestra.start(_bring_back(orchestra, member))
+    supervisor.on_death = lambda member, at_s: orchestra.start(_bring_back(orchestra, member, at_s))
     aborted = ""
     try:
         await supervisor.start()
@@ -58,11 +58,10 @@ async def run_queue(prepared: Prepared, progress: Callable[[Any], None], say: Ca
     return _result(prepared, supervisor, orchestra, end_s, aborted, time.perf_counter() - started_s)
 
 
-async def _bring_back(orchestra: Orchestra, member: Member) -> None:
-    """Go on without a peer that has died, and start it again."""
-    now_s = orchestra.supervisor.clock.now()
-    orchestra.mishaps.crash(member, now_s, "")
-    await orchestra.mishaps.come_back(member, now_s, kept=False)
+async def _bring_back(orchestra: Orchestra, member: Member, at_s: float) -> None:
+    """Go on without a peer that died at a second of the run, and start it again."""
+    orchestra.mishaps.crash(member, at_s, "")
+    await orchestra.mishaps.come_back(member, at_s, kept=False)
 
 
 def _result(  # noqa: PLR0917
@@ -93,7 +92,7 @@ def _result(  # noqa: PLR0917
 def _levelled(supervisor: QueueSupervisor, end_s: float) -> float:
     """Return when the run ended: one that was late to hear of it counts, and the others waited for it."""
     finals = [member.final for member in supervisor.peers if member.final is not None]
-    last_s = max([end_s, *(final["account"][0] for final in finals)])
+    last_s = max([end_s, *(float(final["account"][0]) for final in finals)])
     for final in finals:
         account = final["account"]
         account[1 + tracing.CAUSE_FILL] += last_s - account[0]

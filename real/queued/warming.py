@@ -1,9 +1,8 @@
 """First-use costs, paid before anything is measured: libraries that load kernels, memory that is touched first."""
 
-from real.queue.staging import Staging
-
 from orionbed.training.compute import Compute
 from orionbed.training.optimizer import make_optimizer
+from real.queued.staging import Staging
 
 _STAND_IN: int = 1024
 """Weights on which a step is tried: those of the model must stay as they are."""

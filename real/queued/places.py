@@ -7,7 +7,7 @@ from real.job import Job
 from real.launch import Layout, layout_of
 
 PARENT: Final = "ORIONBED_PARENT"
-"""Variable with the number of the process without which this one must not go on; not set where it is started by hand."""
+"""Variable: the number of the process without which this one must not go on; not set where it is started by hand."""
 
 
 def queue_layout(job: Job) -> Layout:

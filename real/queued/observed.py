@@ -9,7 +9,7 @@ from orionbed import tracing
 from orionbed.account import KIND_CODES
 from orionbed.fleet.record import Record
 from real.prepared import Prepared
-from real.queue.supervisor import QueueSupervisor
+from real.queued.supervisor import QueueSupervisor
 
 _KINDS = {code: kind for kind, code in KIND_CODES.items()}
 _SHARE_OF_CURVE = 10
