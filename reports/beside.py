@@ -61,8 +61,8 @@ def _profiles(runs: Sequence[Run]) -> list[str]:
             )
         elif profile and (others := _with_another(runs, str(profile))):
             found.append(
-                f"{run.name} ran with the profile {profile}, but {' and '.join(others)} not: give all runs the same "
-                "--profile before reading a difference as an error of prediction."
+                f"{run.name} ran with the profile {profile}, but {' and '.join(others)} did not: give all runs the "
+                "same --profile before reading a difference as an error of prediction."
             )
     return found
 

@@ -31,8 +31,12 @@ def panel(run: Run) -> Panel | None:
 def _device(run: Run) -> Line:
     facts = run.get("real.device")
     found = {k: v for k, v in facts.items() if k not in _PRINTED} if isinstance(facts, dict) else {}
-    note = ", ".join(f"{key.replace('_', ' ')} {show(key, value)}" for key, value in found.items() if _is_plain(value))
+    note = ", ".join(f"{_words(key)} {show(key, value)}" for key, value in found.items() if _is_plain(value))
     return Line("device", device_name(run), note)
+
+
+def _words(key: str) -> str:
+    return key.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
 
 
 def _is_plain(value: Any) -> bool:
@@ -99,9 +103,14 @@ def _restart(entry: dict[str, Any]) -> str:
 
 def _reference(run: Run) -> Line:
     difference = run.number("real.reference_difference")
-    value = fmt.ABSENT if difference is None else "none" if difference == 0 else f"{difference:.1e}"
+    value = fmt.ABSENT if difference is None else "none" if difference == 0 else _small(difference)
     note = "largest of any weight, relative to the largest weight, after the same micro-batches in one process"
     return Line("difference to the plain model", value, note)
+
+
+def _small(value: float) -> str:
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
 
 
 def _clocks(run: Run) -> Line:

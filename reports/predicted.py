@@ -48,10 +48,10 @@ class Operation:
 
 
 def operations(run: Run) -> list[Operation]:
-    """Return what was measured of operations, by chunk (or stage, with queues) and kind."""
+    """Return what was measured of operations, by kind and chunk (or stage, with queues)."""
     found = [operation for entry in run.items("real.operations") if (operation := _operation(entry))]
     known = {kind: place for place, kind in enumerate(_KINDS)}
-    return sorted(found, key=lambda one: (one.order, known.get(one.kind, len(known)), one.kind))
+    return sorted(found, key=lambda one: (known.get(one.kind, len(known)), one.kind, one.order))
 
 
 def heaviest(found: Sequence[Operation]) -> list[Operation]:
@@ -82,9 +82,9 @@ def section(run: Run) -> dict[str, Any] | None:
 
 _READING: Final = (
     "Operations that take longer than predicted share their cores with other work, run at other clocks, or have shapes "
-    "that the profile does not cover; calibrating again under the conditions of the run tells these apart. A step that "
-    "is longer than its operations explain waits: for transport, for a neighbour’s result, or for the overhead of "
-    "starting each operation; transfer, upstream and polling in the waterfall say how much of each."
+    "that the profile does not cover. A step that is longer than its operations explain waits: for transport, for "
+    "a neighbour’s result, or for what it costs to start each operation; transfer, upstream and polling in the "
+    "waterfall say how much for each."
 )
 
 
@@ -166,12 +166,12 @@ def _step(run: Run, found: Sequence[Operation]) -> list[Line]:
     if not order_s or run.get("real.profile.is_of_device") is False:
         return lines
     update_s = max((one.predicted_s or 0.0 for one in found if one.kind == "STEP"), default=0.0)
-    parts = [f"{fmt.duration(order_s)} for its order on the plan’s times and hops, without contention"]
-    parts += [f"{fmt.duration(update_s)} for the optimizer"] if update_s else []
+    note = f"{fmt.duration(order_s)} for the order on the plan’s times and hops, without contention"
+    note += f", and {fmt.duration(update_s)} for the optimizer" if update_s else ""
     predicted_s = order_s + update_s
     return [
         *lines,
-        Line("step, predicted", fmt.duration(predicted_s), " and ".join(parts)),
+        Line("step, predicted", fmt.duration(predicted_s), note),
         Line("difference", fmt.signed_percent(median_s / predicted_s - 1), "measured against predicted"),
     ]
 

@@ -39,7 +39,7 @@ def facts(run: Run) -> list[str]:
         if number("layout.num_stages")
         else "",
         peers_of(run),
-        f"{len(run.get('layout.sites'))} sites" if run.get("layout.sites") else "",
+        f"{len(run.get('layout.sites'))} sites" if len(run.get("layout.sites") or ()) > 1 else "",
         f"boundary {fmt.data(number('model.boundary_bytes'))}, {fmt.number(number('model.compression_ratio'))}× smaller"
         if (number("model.compression_ratio") or 1) > 1
         else "",

@@ -163,7 +163,7 @@ def _where(run: Run) -> str:
     if run.block != "real":
         return f"On {fmt.number(peers)} {gpu_name(run)} peers joined by the internet"
     machines = run.number("real.num_nodes") or 1
-    apart = f", {fmt.number(machines)} machines," if machines > 1 else ""
+    apart = f", on {fmt.number(machines)} machines," if machines > 1 else ""
     if run.get("real.device_kind") == "cuda":
         return f"Measured on {peers_of(run)}{apart}"
     return f"Measured with {peers_of(run)}{apart}"

@@ -16,13 +16,14 @@ def check(
     from orionbed.estimate import estimate
     from orionbed.plan import make_plan
     from orionbed.scenario import load
+    from orionbed.warn import about_profile
 
     plan = make_plan(load(scenario, sets or (), profile=profile))
     found = estimate(plan)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        for line in _lines(found):
+        for line in [*_lines(found), *(f"warning    {one['message']}; {one['advice']}" for one in about_profile(plan))]:
             typer.echo(line)
     if not plan.fits:
         raise typer.Exit(EXIT_FAILED)

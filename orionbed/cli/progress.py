@@ -11,6 +11,7 @@ import typer
 
 from orionbed.cli.ending import discard_stdout
 from orionbed.plan import Plan
+from orionbed.runs import RunId
 
 PLAIN_EVERY_S = 5.0
 
@@ -38,15 +39,19 @@ class Console:
             discard_stdout()
 
     @contextmanager
-    def run(self, plan: Plan, identity: object) -> Iterator[Callable[[Any], None]]:
-        """Show the progress of one run: simulated time, tokens and MFU so far."""
+    def run(self, plan: Plan, identity: RunId) -> Iterator[Callable[[Any], None]]:
+        """Show the progress of one run: its time, tokens, and MFU so far, where the peak is known beforehand."""
         self.line(f"run {identity}")
         per_rate = plan.useful_flops_per_microbatch / plan.peak_flops
 
         def text(state: Any) -> str:
             tokens = state.applied * plan.tokens_per_microbatch
-            mfu = state.applied / state.now_s * per_rate if state.now_s else 0.0
-            return f"{state.now_s / 3600.0:6.2f} h simulated   {tokens / 1e6:8.1f} M tokens   MFU so far {mfu:.1%}"
+            per_s = state.applied / state.now_s if state.now_s else 0.0
+            if identity.backend == "real":
+                per_s *= plan.tokens_per_microbatch
+                return f"{state.now_s:8.1f} s   {tokens / 1e6:8.3f} M tokens   {per_s:,.0f} tokens/s so far"
+            done = f"{state.now_s / 3600.0:6.2f} h simulated   {tokens / 1e6:8.1f} M tokens"
+            return f"{done}   MFU so far {per_s * per_rate:.1%}"
 
         def share(state: Any) -> float:
             known: float | None = getattr(state, "share", None)

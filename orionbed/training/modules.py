@@ -3,7 +3,7 @@
 This file imports torch at its top, since classes derive from torch's; everybody imports it late.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,23 +67,34 @@ class _LinearFunction(torch.autograd.Function):
 
 
 class Linear(nn.Module):
-    """A matrix without bias whose weight gradient can be put off."""
+    """A matrix without bias whose weight gradient can be put off, as long as there is a deferral."""
 
     def __init__(self, num_in: int, num_out: int, deferral: Deferral, dtype: torch.dtype) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_out, num_in, dtype=dtype))
-        self.deferral = deferral
+        self.deferral: Deferral | None = deferral
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if self.deferral is None:
+            return functional.linear(inputs, self.weight)
         result: Tensor = _LinearFunction.apply(inputs, self.weight, self.deferral)  # type: ignore[no-untyped-call]
         return result
 
 
+def _call(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    return function(*tensors)
+
+
 class Attention(nn.Module):
-    """Causal attention with rotary positions and fewer keys than queries."""
+    """Causal attention with rotary positions and fewer keys than queries.
+
+    `call_core` calls what is done with queries, keys and values; one that has it done again in the backward may stand
+    in its place.
+    """
 
     cosine: Tensor
     sine: Tensor
+    call_core: Callable[..., Tensor]
 
     def __init__(self, shape: ModelShape, deferral: Deferral) -> None:
         super().__init__()
@@ -98,6 +109,7 @@ class Attention(nn.Module):
         angles = torch.outer(torch.arange(shape.sequence, dtype=torch.float64), ROTARY_BASE**-pairs).repeat(1, 2)
         self.register_buffer("cosine", angles.cos().to(dtype), persistent=False)
         self.register_buffer("sine", angles.sin().to(dtype), persistent=False)
+        self.call_core = _call
 
     def forward(self, inputs: Tensor) -> Tensor:
         sequences, sequence, _ = inputs.shape
@@ -105,11 +117,15 @@ class Attention(nn.Module):
             linear(inputs).view(sequences, sequence, -1, self.head_width).transpose(1, 2)
             for linear in (self.query, self.key, self.value)
         )
-        result = functional.scaled_dot_product_attention(
-            self.rotate(query), self.rotate(key), value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1]
-        )
+        result = self.call_core(self.core, query, key, value)
         projected: Tensor = self.out(result.transpose(1, 2).reshape(inputs.shape))
         return projected
+
+    def core(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return what each query finds, (sequences, heads, sequence, head width), keys and values alike."""
+        return functional.scaled_dot_product_attention(
+            self.rotate(query), self.rotate(key), value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1]
+        )
 
     def rotate(self, heads: Tensor) -> Tensor:
         """Return queries or keys (sequences, heads, sequence, head width) turned by their positions."""

@@ -75,8 +75,8 @@ class FlatParameters:
 
     def state(self) -> bytes:
         """Return weights, moments and number of steps: a header of 40 bytes and raw little-endian values."""
-        body = b"".join(to_bytes(tensor) for tensor in (self.weights, *self._optimizer.moments))
-        return self._header(zlib.crc32(body), self.num_steps) + body
+        body = b"".join(to_bytes(tensor) for tensor in self.parts)
+        return self.header(zlib.crc32(body)) + body
 
     def load_state(self, data: bytes) -> None:
         """Take over what `state` returned, here or in another process; gradients become zero.
@@ -87,6 +87,44 @@ class FlatParameters:
         """
         import torch
 
+        checksum, num_steps = self.check_header(data)
+        body = memoryview(data)[HEADER.size :]
+        targets = self.parts
+        if len(body) != self.body_bytes:
+            raise ValueError(
+                f"the state has {len(body)} bytes of values and should have {self.body_bytes}; it was cut off"
+            )
+        if zlib.crc32(body) != checksum:
+            raise ValueError("the state is damaged: its checksum differs")
+        # A copy, because torch wants memory it may write to.
+        values = torch.frombuffer(bytearray(body), dtype=self.weights.dtype)
+        for target, part in zip(targets, values.chunk(len(targets)), strict=True):
+            target.copy_(part)
+        self.begin_after(num_steps)
+
+    @property
+    def parts(self) -> "list[Tensor]":
+        """Weights and moments in the order in which a state has them; writing to them changes what they are of."""
+        return [self.weights, *self._optimizer.moments]
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of a state after its header."""
+        return len(self.parts) * self.weights.numel() * self.weights.element_size()
+
+    def header(self, checksum: int) -> bytes:
+        """Return the header of a state, given the CRC-32 of what follows it."""
+        width = self.weights.element_size()
+        fields = (self._fingerprint, self._optimizer_code, width, checksum, self.weights.numel(), self.num_steps)
+        return HEADER.pack(MAGIC, *fields)
+
+    def check_header(self, data: bytes) -> tuple[int, int]:
+        """Return the checksum and the number of steps of the state that `data` begins.
+
+        Raises:
+            ValueError: it begins none, or that of another piece, model or optimizer.
+
+        """
         if len(data) < HEADER.size or not data.startswith(MAGIC):
             raise ValueError(f"{len(data)} bytes that do not begin like a saved state of this version")
         _, fingerprint, optimizer, width, checksum, num_weights, num_steps = HEADER.unpack_from(data)
@@ -97,17 +135,10 @@ class FlatParameters:
             )
         if optimizer != self._optimizer_code or width != self.weights.element_size():
             raise ValueError("the state is of another optimizer or number format; make the worker as it was made")
-        body = memoryview(data)[HEADER.size :]
-        targets = [self.weights, *self._optimizer.moments]
-        expected = len(targets) * self.weights.numel() * width
-        if len(body) != expected:
-            raise ValueError(f"the state has {len(body)} bytes of values and should have {expected}; it was cut off")
-        if zlib.crc32(body) != checksum:
-            raise ValueError("the state is damaged: its checksum differs")
-        # A copy, because torch wants memory it may write to.
-        values = torch.frombuffer(bytearray(body), dtype=self.weights.dtype)
-        for target, part in zip(targets, values.chunk(len(targets)), strict=True):
-            target.copy_(part)
+        return checksum, num_steps
+
+    def begin_after(self, num_steps: int) -> None:
+        """Let so many steps have been made, and no gradient be accumulated."""
         self.num_steps = num_steps
         self.gradients.zero_()
 
@@ -118,11 +149,6 @@ class FlatParameters:
     def state_hash(self) -> str:
         """Return 16 hexadecimal digits that are equal if and only if the saved states are."""
         return hash_of(self.state())
-
-    def _header(self, checksum: int, num_steps: int) -> bytes:
-        width = self.weights.element_size()
-        fields = (self._fingerprint, self._optimizer_code, width, checksum, self.weights.numel(), num_steps)
-        return HEADER.pack(MAGIC, *fields)
 
     def _check(self, flat: "Tensor", what: str) -> None:
         if flat.shape != self.weights.shape or flat.dtype != self.weights.dtype:

@@ -18,18 +18,21 @@ class SerialModel:
     It shares the modules and their initial weights with `StageWorker`, and neither its passes nor its optimizer.
     """
 
-    def __init__(self, shape: ModelShape, *, seed: int, optimizer: str = "adamw", learning_rate: float) -> None:
+    def __init__(
+        self, shape: ModelShape, *, seed: int, optimizer: str = "adamw", learning_rate: float, device: str = "cpu"
+    ) -> None:
         from orionbed.training.modules import make_chunk
 
         self.shape = shape
         self.seed = seed
-        self.modules = [make_chunk(shape, chunk, seed) for chunk in range(shape.num_chunks)]
+        self.device = device
+        self.modules = [make_chunk(shape, chunk, seed, device) for chunk in range(shape.num_chunks)]
         parameters = [parameter for module in self.modules for parameter in module.parameters()]
         self._optimizer = _torch_optimizer(optimizer, parameters, learning_rate)
 
     def loss(self, microbatch: int) -> "Tensor":
         """Return the mean loss per token of a micro-batch in nats, with its graph."""
-        tokens, targets = data.batch(self.shape, self.seed, microbatch)
+        tokens, targets = (each.to(self.device) for each in data.batch(self.shape, self.seed, microbatch))
         crossing: Tensor = tokens
         for module in self.modules:
             crossing = module(crossing, targets)

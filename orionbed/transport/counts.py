@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class SentCount:
-    """What was sent to one peer: for the first time, again, and what became of it.
+    """What was sent to one peer: for the first time, again, and what became of that.
 
-    A message that fails may have arrived all the same, if only its acknowledgement was lost.
+    A message that fails may have arrived all the same, if only its acknowledgement was lost. `num_unsent` messages
+    failed before any of them was written; they count nowhere else.
     """
 
     target: int
@@ -19,6 +20,7 @@ class SentCount:
     acknowledged_bytes: int = 0
     num_failed: int = 0
     failed_bytes: int = 0
+    num_unsent: int = 0
     num_connections: int = 0
 
 

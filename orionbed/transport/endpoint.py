@@ -27,8 +27,8 @@ class Endpoint:
     of one class (data, control) from one source in order; one that is damaged or lost with its connection is sent
     again. `deliver(Delivery)` is called from a thread per source, `failed(target, header, sequence, reason)` from a
     thread per target, when a message could not be delivered: the peer was not reached for `patience_s`, is gone, or was
-    started anew. Both must be short; they may call any method but `close`. An exception out of `deliver` breaks the
-    connection, and the message comes again.
+    started anew. Both must be short, and `failed` must not raise; they may call any method but `close`. An exception
+    out of `deliver` breaks the connection, and the message comes again.
 
     `token` is the run's secret, which both ends of a connection prove to know; `credentials` have all connections run
     over TLS 1.3, both ends with a certificate of the same authority. `life` counts how often the peer has been started:
@@ -105,7 +105,7 @@ class Endpoint:
         sent = tuple(line.count() for line in self._lines())
         received = tuple(self._incoming.counts())
         return Counters(
-            sent=tuple(count for count in sent if count.num_connections or count.num_failed),
+            sent=tuple(count for count in sent if count.num_connections or count.num_unsent),
             received=received,
             num_corrupted=sum(count.num_damaged for count in received),
             num_resent=sum(count.num_repeated for count in sent),
@@ -115,7 +115,7 @@ class Endpoint:
     def telemetry(self) -> dict[int, Telemetry]:
         """Return how the connection to each peer is doing."""
         with self._lock:
-            lines = dict(self._outgoing)
+            lines = {peer: line for peer, line in self._outgoing.items() if peer != self.index}
         return {peer: line.telemetry() for peer, line in lines.items()}
 
     def close(self) -> None:

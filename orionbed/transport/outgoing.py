@@ -7,21 +7,21 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from orionbed.transport.backlog import SMALL_BYTES, Backlog
 from orionbed.transport.counts import SentCount
-from orionbed.transport.frames import ANSWER_BYTES, CONTROL, FrameError, Kind, lane_of, read_answer
+from orionbed.transport.frames import ANSWER_BYTES, Kind, read_answer
 from orionbed.transport.greeting import Hello, Identity, greet
-from orionbed.transport.messages import MOST_REFUSED, Body, Lane, Message
+from orionbed.transport.messages import Body, Message
 from orionbed.transport.pipe import Pipe, make_pipe
 from orionbed.transport.reader import Reader
-from orionbed.transport.telemetry import MessageTimes, Telemetry, telemetry
+from orionbed.transport.telemetry import Telemetry, telemetry
 
 Address = tuple[str, int]
 Failed = Callable[[int, bytes, int, str], object]
 
 CONNECT_WITHIN_S: Final = 3.0
-SMALL_BYTES: Final = 64 * 1024
 MOST_FRUITLESS: Final = 20
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_PAUSES_S: Final = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 
 
 class Connection:
@@ -46,28 +46,24 @@ class Outgoing:
         self._identity, self._target, self._token, self._tls = identity, target, token, tls
         self._failed, self._patience_s = failed, patience_s
         self._changed = threading.Condition()
-        self._lanes = (Lane(0), Lane(CONTROL))
-        self._doomed: list[tuple[Message, str]] = []
+        self._backlog = Backlog(target)
         self._address: Address | None = None
         self._gone = False
         self._warm = False
         self._closed = False
         self._connection: Connection | None = None
-        self._target_identity: Identity | None = None
         self._fruitless = 0
         self._reason = "it never answered"
         self._thread: threading.Thread | None = None
-        self._count = SentCount(target)
-        self._times = MessageTimes()
 
     def send(self, header: bytes, body: Body, *, control: bool) -> int:
         """Let a message wait to be sent; return its sequence number. ValueError: too large, or closed."""
         with self._changed:
             if self._closed:
                 raise ValueError("the endpoint is closed")
-            message = self._lanes[control].add(header, body)
+            sequence = self._backlog.add(header, body, control=control)
             self._go()
-        return message.sequence
+        return sequence
 
     def warm(self) -> None:
         """Open the connection before it is needed."""
@@ -83,7 +79,7 @@ class Outgoing:
                 return
             if self._address is not None or address is None:
                 reason = "the peer is gone" if address is None else "the peer has moved"
-                self._doomed += [(message, reason) for lane in self._lanes for message in lane.clear()]
+                self._backlog.fail_all(reason)
                 self._break(reason)
             self._address, self._gone = address, address is None
             self._fruitless = 0
@@ -97,20 +93,19 @@ class Outgoing:
     def flush(self, deadline_s: float) -> bool:
         """Wait until everything has been acknowledged or has failed; return whether it has by that second."""
         with self._changed:
-            done = lambda: self._closed or not (any(self._lanes) or self._doomed)  # noqa: E731
+            done = lambda: self._closed or not (self._backlog or self._backlog.has_failures)  # noqa: E731
             return self._changed.wait_for(done, max(0.0, deadline_s - monotonic()))
 
     def count(self) -> SentCount:
         """Return the counts as they are now."""
         with self._changed:
-            names = SentCount.__slots__
-            return SentCount(*(getattr(self._count, name) for name in names))
+            return self._backlog.count()
 
     def telemetry(self) -> Telemetry:
         """Return how the connection is doing."""
         with self._changed:
             connection = self._connection
-            return telemetry(connection.pipe.sock if connection else None, self._times)
+            return telemetry(connection.pipe.sock if connection else None, self._backlog.times)
 
     def close(self) -> None:
         """Give up everything that waits, silently."""
@@ -140,9 +135,10 @@ class Outgoing:
 
     def _run(self) -> None:
         """Connect, write, and begin again when that breaks: the line's own thread."""
+        backlog = self._backlog
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._warm or self._doomed or any(self._lanes))
+                self._changed.wait_for(lambda: self._closed or self._warm or backlog or backlog.has_failures)
                 if self._closed:
                     return
             self._report()
@@ -153,10 +149,8 @@ class Outgoing:
     def _report(self) -> None:
         """Say which messages have failed."""
         with self._changed:
-            doomed, self._doomed = self._doomed, []
-            self._count.num_failed += len(doomed)
-            self._count.failed_bytes += sum(message.num_bytes for message, _ in doomed)
-        for message, reason in doomed:
+            failures = self._backlog.failures()
+        for message, reason in failures:
             self._failed(self._target, message.header, message.sequence, reason)
         with self._changed:
             self._changed.notify_all()
@@ -169,7 +163,7 @@ class Outgoing:
                 if not self._wanted():
                     return None
                 if self._fruitless:
-                    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._fruitless - 1))
+                    pause_s = _PAUSES_S[min(self._fruitless, len(_PAUSES_S)) - 1]
                     address = self._address
                     self._changed.wait_for(lambda: not self._wanted() or self._address != address, pause_s)  # noqa: B023
                     if not self._wanted():
@@ -190,13 +184,12 @@ class Outgoing:
     def _wanted(self) -> bool:
         """Whether there is anything to connect for; a peer that is gone has nothing."""
         if self._gone:
-            self._doomed += [(message, "the peer is gone") for lane in self._lanes for message in lane.clear()]
+            self._backlog.fail_all("the peer is gone")
             self._warm = False
-        return not self._closed and not self._doomed and (self._warm or any(self._lanes))
+        return not (self._closed or self._backlog.has_failures) and (self._warm or bool(self._backlog))
 
     def _give_up(self) -> None:
-        reason = f"no connection to peer {self._target} for {self._patience_s:g} s: {self._reason}"
-        self._doomed += [(message, reason) for lane in self._lanes for message in lane.clear()]
+        self._backlog.fail_all(f"no connection to peer {self._target} for {self._patience_s:g} s: {self._reason}")
         self._warm, self._fruitless = False, 0
 
     def _connect(self, address: Address, within_s: float) -> Connection:
@@ -215,7 +208,7 @@ class Outgoing:
         pipe = connection.pipe
         with self._changed:
             self._connection = connection
-            first = (self._lanes[0].first, self._lanes[1].first)
+            first = self._backlog.first
             if self._closed or self._address != address:
                 self._break("it is not wanted any more")
         pipe.shake_hands()
@@ -223,36 +216,10 @@ class Outgoing:
         pipe.until(None)
         with self._changed:
             if not connection.broken:
-                self._resume(welcome.target, welcome.expected)
+                self._backlog.resume(welcome.target, welcome.expected)
+                self._warm = False
+                self._changed.notify_all()
         return connection
-
-    def _resume(self, target: Identity, expected: tuple[int, int]) -> None:
-        """Go on where the other end is. What an earlier life of it may have had is not sent to this one."""
-        for lane, sequence in zip(self._lanes, expected, strict=True):
-            self._done(lane.acknowledged(sequence - 1))
-        if self._target_identity not in {None, target}:
-            for message in [message for lane in self._lanes for message in lane.waiting if message.num_sent]:
-                self._doom(message, "the peer was started anew")
-        self._target_identity = target
-        self._warm = False
-        self._count.num_connections += 1
-
-    def _doom(self, message: Message, reason: str) -> None:
-        """Give up one message among others."""
-        if not message.skipped:
-            lost = Message(message.sequence, message.header, message.body)
-            self._doomed.append((lost, reason))
-            message.skip()
-
-    def _done(self, messages: list[Message]) -> None:
-        now_s = monotonic()
-        for message in messages:
-            if not message.skipped:
-                self._count.num_acknowledged += 1
-                self._count.acknowledged_bytes += message.num_bytes
-                self._times.add(message.num_bytes, message.given_s, message.began_s, now_s)
-        if messages:
-            self._changed.notify_all()
 
     def _serve(self, connection: Connection) -> None:
         """Write what waits until the connection is broken."""
@@ -269,54 +236,26 @@ class Outgoing:
         with self._changed:
             self._connection = None
             connection.pipe.close()
-            for lane in self._lanes:
-                lane.rewind()
+            self._backlog.rewind()
+            self._warm = True  # the other end may count on it
             self._fruitless = 0 if connection.fruitful else self._fruitless + 1
             if self._fruitless > MOST_FRUITLESS:
                 self._give_up()
 
     def _next_batch(self, connection: Connection) -> list[Message]:
         """Wait for messages and return those to be written next: a large one, or some small; none at the end."""
+        backlog = self._backlog
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: connection.broken or self._doomed or any(lane.waiting for lane in self._lanes)
-                )
+                self._changed.wait_for(lambda: connection.broken or backlog.has_failures or backlog.waits)
                 if connection.broken:
                     return []
-                batch = [] if self._doomed else self._take_some()
+                batch = [] if backlog.has_failures else backlog.take()
             if not batch:
                 self._report()
                 continue
             self._resolve(batch[0])
             return batch
-
-    def _take_some(self) -> list[Message]:
-        batch: list[Message] = []
-        left = SMALL_BYTES
-        while (lane := self._first_lane()) is not None:
-            following = lane.waiting[0]
-            if batch and (callable(following.body) or following.num_bytes > left):
-                break
-            batch.append(message := lane.take())
-            left -= message.num_bytes
-            self._count_taken(message)
-            if callable(message.body):
-                break
-        return batch
-
-    def _first_lane(self) -> Lane | None:
-        return next((lane for lane in reversed(self._lanes) if lane.waiting), None)
-
-    def _count_taken(self, message: Message) -> None:
-        if message.num_sent:
-            self._count.num_repeated += 1
-            self._count.repeated_bytes += message.num_bytes
-        else:
-            message.began_s = monotonic()
-            self._count.num_messages += 1
-            self._count.num_bytes += message.num_bytes
-        message.num_sent += 1
 
     def _resolve(self, message: Message) -> None:
         """Wait for the body of a message; one that cannot be had is given up."""
@@ -327,10 +266,10 @@ class Outgoing:
         except Exception as error:  # noqa: BLE001 - whatever the caller's function raises
             message.body = memoryview(b"")
             with self._changed:
-                self._doom(message, f"its body could not be had: {error}")
+                self._backlog.fail(message, f"its body could not be had: {error}")
             return
         with self._changed:
-            self._count.num_bytes += message.num_bytes
+            self._backlog.resolved(message)
 
     def _hear(self, connection: Connection) -> None:
         """Take in the other end's answers."""
@@ -347,19 +286,10 @@ class Outgoing:
             self._break(reason)
 
     def _heard(self, connection: Connection, kind: Kind, sequence: int) -> None:
-        lane = self._lanes[lane_of(sequence)]
+        self._backlog.answered(kind, sequence)
         if kind is Kind.ACKNOWLEDGED:
             connection.fruitful = True
             self._fruitless = 0
-            self._done(lane.acknowledged(sequence))
-            return
-        refused = next((message for message in lane.written if message.sequence == sequence), None)
-        if refused is None:
-            raise FrameError(f"message {sequence} was refused and is not under way")
-        refused.num_refused += 1
-        if refused.num_refused > MOST_REFUSED:
-            self._doom(refused, f"it arrived damaged {refused.num_refused} times")
-        lane.rewind(sequence)
         self._changed.notify_all()
 
 

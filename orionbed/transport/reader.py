@@ -42,11 +42,12 @@ class Reader:
             view[:at] = self._buffer[self._begin : self._begin + at]
             crc = zlib.crc32(view[:at], crc)
             self._begin += at
-        while at < len(view):
-            part = view[at : at + _PART_BYTES]
-            received = self._receive(part)
-            crc = zlib.crc32(part[:received], crc)
-            at += received
+        for begin in range(at, len(view), _PART_BYTES):
+            part = view[begin : begin + _PART_BYTES]
+            got = 0
+            while got < len(part):
+                got += self._receive(part[got:])
+            crc = zlib.crc32(part, crc)
         return crc
 
     def _receive(self, view: memoryview) -> int:

@@ -1,26 +1,28 @@
 """What calibration offers to the command line: measure, write the profile, check it."""
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from orionbed import measured as lookup
+from orionbed import model as arithmetic
 from orionbed.backends import BackendError
 from orionbed.plan import Plan, make_plan
 from orionbed.runs import command_line
 from orionbed.scenario import GpuProfile, Scenario, apply, gpu_profile
 from orionbed.scenario.measurements import OptimizerStep, PassTimes, Piece
-from orionbed.training.shape import ModelShape, parameters_of
+from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
 from real.calibration import check, copies
 from real.calibration import profile_file as profile
 from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, with_threads
-from real.calibration.fitting import Room, free_bytes
+from real.calibration.fitting import TENSORS_OF_STATE, Room, free_bytes
 from real.calibration.matmuls import measure_rates
-from real.calibration.measure import Clock, Effort, Timed, Times, clock_of, measure, median_of, spread_of
-from real.calibration.pieces import STEP_SIZES, optimizer_steps, pass_times, pieces_of
+from real.calibration.measure import Clock, Effort, Timed, Times, clock_of, held_up, measure, median_of, spread_of
+from real.calibration.pieces import LAYERS_IN_A_GRAPH, STEP_SIZES, optimizer_steps, pass_times, pieces_of
 from real.calibration.policies import Layers
 from real.calibration.table import GIGA
 from real.calibration.whole import RECOMPUTE, WholeStage, recompute_factor
@@ -28,6 +30,7 @@ from real.settings import real_shape
 
 Say = Callable[[str], None]
 _WHOLE, _STEP = "stage ", "step "
+MOST_OF_MEMORY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def calibrate(
     """
     found = find_device(device, threads)
     target = target_of(scenario, device, stage, say)
+    if device == "cpu":
+        refuse_too_large(target, found)
     clock, effort = clock_of(device), Effort(repetitions, warm_up=min(5, repetitions))
     with with_threads(threads):
         if check_only is not None:
@@ -78,17 +83,24 @@ def calibrate(
             say(f"timing whole stages of {target.scenario.name}, {repetitions} times")
             wholes = time_stages(target, found, clock, effort, say)
             rows = check.compare(given, target.scenario, target.shape, wholes)
-            return outcome(rows, target, [], {"profile": str(check_only)})
+            return outcome(rows, target, remarks(clock), {"profile": str(check_only)})
         findings, wholes = measure_all(found, target, clock, effort, say)
     path = out or Path(f"{found.name}.yaml")
+    findings.notes += remarks(clock)
     findings.kept = profile.kept_entries(path, found, target.shape)
     made = profile.build(findings)
     path.write_text(profile.to_text(made, findings), encoding="utf-8")
     # What is checked is the file that others will read.
     written = gpu_profile(str(path))
     rows = check.compare(written, target.scenario, target.shape, wholes)
-    lines = [*profile.summary_lines(made, findings), f"profile    {path}"]
+    lines = [*profile.summary_lines(made, findings), f"profile    {path}", *remarks(clock)]
     return outcome(rows, target, lines, {"profile": str(path), "name": made.name})
+
+
+def remarks(clock: Clock) -> list[str]:
+    """Return what a reader of the measurement should know of it."""
+    said = held_up(clock)
+    return [said] if said else []
 
 
 def target_of(scenario: Scenario, device: DeviceKind, stage: int | None, say: Say) -> Target:
@@ -116,6 +128,21 @@ def _kinds_of_stages(shape: ModelShape) -> tuple[int, ...]:
     """Return the first stage, one in the middle and the last, as far as they are different."""
     last = shape.num_chunks - 1
     return tuple(sorted({0, (last + 1) // 2, last}))
+
+
+def refuse_too_large(target: Target, device: Device) -> None:
+    """Raise BackendError where the stages to be checked and the pieces would not fit the memory of this machine."""
+    shape, width = target.shape, BYTES_PER_VALUE[target.shape.dtype]
+    stages = sum(TENSORS_OF_STATE * width * parameters_of(shape, chunk) for chunk in target.chunks)
+    ends = 2 * arithmetic.embedding_parameters(target.scenario.model)
+    layers = LAYERS_IN_A_GRAPH * arithmetic.layer_parameters(target.scenario.model)
+    needed = stages + 2 * width * (ends + layers)
+    if needed > MOST_OF_MEMORY * device.memory_bytes:
+        raise BackendError(
+            f"stages {', '.join(map(str, target.chunks))} of {target.scenario.name} and their pieces take "
+            f"{needed / GIGA:.0f} GB for weights, gradients and moments, and this machine has "
+            f"{device.memory_bytes / GIGA:.0f}; choose one with --stage, or make the model smaller with --set"
+        )
 
 
 def refuse_uncovered(given: GpuProfile, target: Target, path: Path) -> None:
@@ -159,7 +186,7 @@ def measure_all(
         recompute_factor=recompute_of(wholes),
         clock=clocks_of(device),
         date=datetime.now(UTC).date().isoformat(),
-        command=" ".join(command_line()),
+        command=shlex.join(command_line()),
     )
     say(f"measured in {time.monotonic() - started_s:.0f} s")
     return found, wholes

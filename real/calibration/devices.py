@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,24 +68,48 @@ def _cpu_lines(key: str) -> list[str]:
 
 
 def clocks_of(device: Device) -> str:
-    """Return the device's clocks at this moment in words; empty where nothing tells them."""
+    """Return the device's clocks in words, a GPU's while it computes; empty where nothing tells them."""
     if device.kind == "cpu":
         mhz = _cpu_lines("cpu MHz")
         return f"{float(mhz[0]):.0f} MHz" if mhz else ""
     asked = "clocks.sm,clocks.mem,temperature.gpu,power.draw,driver_version"
     try:
-        told = subprocess.run(  # noqa: S603
-            ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader", "--id=0"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
+        with _busy():
+            told = subprocess.run(  # noqa: S603
+                ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader", "--id=0"],  # noqa: S607
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=20,
+            )
     except (OSError, subprocess.SubprocessError):
         return ""
     values = [value.strip() for value in told.stdout.strip().split(",")]
     names = ("SM", "memory", "degrees C", "drawn", "driver")
     return ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=False))
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    """Keep the GPU multiplying in this block, for idle it turns its clocks down."""
+    import torch
+
+    over = threading.Event()
+
+    def multiply() -> None:
+        matrix = torch.zeros(4096, 4096, dtype=torch.float16, device="cuda")
+        while not over.is_set():
+            for _ in range(10):
+                matrix @ matrix
+            torch.cuda.synchronize()
+
+    worker = threading.Thread(target=multiply, daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        worker.join()
 
 
 def typed_profile(device: Device) -> GpuProfile | None:

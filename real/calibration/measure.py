@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FEWEST_REPETITIONS: Final = 3
 """Done whatever the time."""
+LEAST_SHARE: Final = 0.9
+"""A thread that has had less than this part of a core was held up by others, and times mean little."""
 
 Mark = Callable[[], None]
 
@@ -31,17 +33,27 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """The processor's clock, for devices that are done when a call returns."""
+    """The time of day, for devices that are done when a call returns; and how much of it this thread computed."""
 
     def __init__(self) -> None:
-        self._marks: list[float] = []
+        self._marks: list[tuple[float, float]] = []
+        self._passed_s = 0.0
+        self._computed_s = 0.0
 
     def mark(self) -> None:
-        self._marks.append(time.perf_counter())
+        self._marks.append((time.perf_counter(), time.thread_time()))
 
     def laps(self) -> list[float]:
         marks, self._marks = self._marks, []
-        return [after - before for before, after in pairwise(marks)]
+        if marks:
+            self._passed_s += marks[-1][0] - marks[0][0]
+            self._computed_s += marks[-1][1] - marks[0][1]
+        return [after[0] - before[0] for before, after in pairwise(marks)]
+
+    @property
+    def share(self) -> float:
+        """The part of all time between marks in which this thread had a core."""
+        return self._computed_s / self._passed_s if self._passed_s else 1.0
 
 
 class CudaClock:
@@ -68,6 +80,13 @@ class CudaClock:
 def clock_of(device: str) -> Clock:
     """Return the clock for a device."""
     return HostClock() if device == "cpu" else CudaClock()
+
+
+def held_up(clock: Clock) -> str:
+    """Return what to say where others have kept this process from its core; empty where they have not."""
+    if not isinstance(clock, HostClock) or clock.share >= LEAST_SHARE:
+        return ""
+    return f"this process had {clock.share:.0%} of a core, the rest went to others: measure again when it is quiet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,11 @@ from real.calibration.measure import Clock, Effort, Mark, Timed, measure, spread
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
 
     from orionbed.training.modules import Block, Chunk
 
 POLICIES: Final = ("none", "selective", "full")
-"""`selective` does the attention of each layer again, with its norm and projections; `full` each layer, from its input.
-"""
+"""`selective` does the attention core of each layer again, from queries, keys and values; `full` each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +81,15 @@ def _keeping_all(chunk: "Chunk", entered: "Tensor") -> "Tensor":
 
 
 def _attention_again(chunk: "Chunk", entered: "Tensor") -> "Tensor":
-    from torch.nn import functional
-
-    residual = entered
-    for block in _blocks(chunk):
-        residual = residual + _again(_attention_of(block), residual)
-        normed = block.ffn_norm(residual)
-        residual = residual + block.down(functional.silu(block.gate(normed)) * block.up(normed))
-    return residual
-
-
-def _attention_of(block: "Block") -> "Callable[[Tensor], Tensor]":
-    def attend(residual: "Tensor") -> "Tensor":
-        attended: Tensor = block.attention(block.attention_norm(residual))
-        return attended
-
-    return attend
+    attentions = [block.attention for block in _blocks(chunk)]
+    before = [attention.call_core for attention in attentions]
+    for attention in attentions:
+        attention.call_core = _again
+    try:
+        return chunk.without_loss(entered)
+    finally:
+        for attention, call in zip(attentions, before, strict=True):
+            attention.call_core = call
 
 
 def _layers_again(chunk: "Chunk", entered: "Tensor") -> "Tensor":
@@ -112,10 +103,10 @@ def _blocks(chunk: "Chunk") -> "list[Block]":
     return list(chunk.blocks)  # type: ignore[arg-type]
 
 
-def _again(part: "Module | Callable[[Tensor], Tensor]", entered: "Tensor") -> "Tensor":
+def _again(part: "Callable[..., Tensor]", *entered: "Tensor") -> "Tensor":
     from torch.utils.checkpoint import checkpoint
 
-    result: Tensor = checkpoint(part, entered, use_reentrant=False)
+    result: Tensor = checkpoint(part, *entered, use_reentrant=False)
     return result
 
 

@@ -7,7 +7,7 @@ from orionbed import backends, metrics
 from orionbed.compute import CostModel
 from orionbed.kernels import peak_of
 from orionbed.plan import make_plan
-from orionbed.scenario import GpuProfile, Scenario, apply, gpu_profile
+from orionbed.scenario import GpuProfile, Scenario, apply
 
 HORIZON_S: Final = 8 * 3600.0
 REFERENCE: Final = "a100-80gb"
@@ -23,12 +23,15 @@ class Prospect:
     how: str
 
 
-def simulated(scenario: Scenario, how: str, *, horizon_s: float | None = None) -> Prospect:
+def simulated(scenario: Scenario, how: str) -> Prospect:
     """Simulate a scenario for some hours after its start-up."""
     changes: dict[str, object] = {
-        "run.duration": horizon_s or HORIZON_S, "run.tokens": None, "run.startup": 0.0, "run.trace": "summary", "published": [],
-        "report.uplinks": [],
-    }  # fmt: skip
+        "run.duration": HORIZON_S,
+        "run.tokens": None,
+        "run.startup": 0.0,
+        "run.trace": "summary",
+        "published": [],
+    }
     result = backends.load("sim").run(make_plan(apply(scenario, changes)))
     rates, per_rate = metrics.rates(result), metrics.mfu_per_rate(result)
     return Prospect(result.plan.gpu.name, rates.in_phase * per_rate, rates.wall_clock * per_rate, how)
@@ -51,9 +54,7 @@ def share_of_peak(profile: GpuProfile, scenario: Scenario) -> float:
     return flops / (work.forward_s + work.backward_s) / peak_of(profile, scenario.model.dtype)
 
 
-def on_reference(
-    profile: GpuProfile, typed: GpuProfile | None, scenario: Scenario, *, horizon_s: float | None = None
-) -> Prospect:
+def on_reference(profile: GpuProfile, typed: GpuProfile | None, scenario: Scenario) -> Prospect:
     """Simulate the scenario on an A100, whose kernels are taken to be as much better than its profile as here.
 
     Without a typed profile of this GPU they are taken to reach the same share of peak as here.
@@ -66,10 +67,9 @@ def on_reference(
         scale = kernel_scale_of(profile, typed, scenario)
         changes = {"peers.gpu": REFERENCE, "peers.kernel_scale": scale}
         how = f"an A100 with kernels {scale:.3f} times as fast as its profile, as measured here against {typed.name}"
-    return simulated(apply(scenario, changes), how, horizon_s=horizon_s)
+    return simulated(apply(scenario, changes), how)
 
 
-def on_this(scenario: Scenario, path: str, *, horizon_s: float | None = None) -> Prospect:
+def on_this(scenario: Scenario, path: str) -> Prospect:
     """Simulate the scenario with the profile in a file."""
-    gpu_profile(path)
-    return simulated(apply(scenario, {"peers.gpu": path}), "with the profile measured here", horizon_s=horizon_s)
+    return simulated(apply(scenario, {"peers.gpu": path}), "with the profile measured here")

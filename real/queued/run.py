@@ -43,7 +43,7 @@ async def run_queue(prepared: Prepared, progress: Callable[[Any], None], say: Ca
         progress(Progress(now_s, applied, target, share))
 
     orchestra = Orchestra(supervisor, tell)
-    supervisor.on_death = lambda member, at_s: orchestra.start(_bring_back(orchestra, member, at_s))
+    supervisor.on_death = lambda *death: orchestra.start(_bring_back(orchestra, *death))
     aborted = ""
     try:
         await supervisor.start()
@@ -58,9 +58,17 @@ async def run_queue(prepared: Prepared, progress: Callable[[Any], None], say: Ca
     return _result(prepared, supervisor, orchestra, end_s, aborted, time.perf_counter() - started_s)
 
 
-async def _bring_back(orchestra: Orchestra, member: Member, at_s: float) -> None:
-    """Go on without a peer that died at a second of the run, and start it again."""
+async def _bring_back(orchestra: Orchestra, member: Member, at_s: float, why: str) -> None:
+    """Go on without a peer that died at a second of the run, and start it again.
+
+    AbortedRunError: it was the last one that knew what its stage had learnt.
+    """
     orchestra.mishaps.crash(member, at_s, "")
+    plan, supervisor = orchestra.plan, orchestra.supervisor
+    stage = plan.peers[member.index].stage
+    others = [peer for peer in supervisor.peers if plan.peers[peer.index].stage == stage and peer is not member]
+    if not any(peer.status in {"up", "training", "merging"} for peer in others):
+        raise AbortedRunError(f"{why}; no other peer has what stage {stage} had learnt, and it is lost")
     await orchestra.mishaps.come_back(member, at_s, kept=False)
 
 

@@ -109,15 +109,16 @@ class DeviceCopies:
         self._device = torch.device(device)
         self._out = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._in = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._pool = Pool(lambda count: torch.empty(count, dtype=torch.uint8, pin_memory=True))
+        # One for each way: a copy out that nobody has waited for is followed by others of its own stream only.
+        self._out_pool, self._in_pool = Pool(_page_locked), Pool(_page_locked)
 
     def outgoing(self, tensor: "Tensor") -> Departure:
         import torch
 
         flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
-        buffer, view = self._pool.take(flat.numel())
         self._out.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._out):
+            buffer, view = self._out_pool.take(flat.numel())
             buffer.copy_(flat, non_blocking=True)
             copied = self._out.record_event()
         flat.record_stream(self._out)  # else its memory could be used again before it has been copied
@@ -126,9 +127,9 @@ class DeviceCopies:
     def arrived(self, body: Body) -> Arrival:
         import torch
 
-        buffer, view = self._pool.take(self._shape.boundary_bytes)
-        view[:] = memoryview(body).cast("B")
-        with torch.cuda.device(self._device), torch.cuda.stream(self._in):
+        with torch.cuda.stream(self._in):  # and on its device, which this thread may know nothing of
+            buffer, view = self._in_pool.take(self._shape.boundary_bytes)
+            view[:] = memoryview(body).cast("B")
             there = torch.empty(self._shape.boundary_shape, dtype=self._shape.torch_dtype, device=self._device)
             there.view(-1).view(torch.uint8).copy_(buffer, non_blocking=True)
             copied = self._in.record_event()
@@ -144,6 +145,12 @@ class DeviceCopies:
         body.tensor.record_stream(now)
         found: Tensor = body.tensor
         return found
+
+
+def _page_locked(num_bytes: int) -> "Tensor":
+    import torch
+
+    return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
 
 
 def bytes_of(tensor: "Tensor") -> memoryview:

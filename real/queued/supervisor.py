@@ -12,7 +12,7 @@ from typing import Any, Final
 from orionbed.backends import BackendError
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
-from orionbed.fleet.members import Door, Member
+from orionbed.fleet.members import Door, Member, Status
 from orionbed.fleet.reaching import reachable
 from orionbed.fleet.record import Record
 from orionbed.fleet.supervising import AbortedRunError, Limits
@@ -34,8 +34,8 @@ ENDS_WITHIN_S: Final = 10.0
 class QueueSupervisor:
     """The processes of one run. `say` hears what a user should know on the way.
 
-    `on_death` hears of a peer that has died unasked at a second of the run while there are restarts left; without one,
-    the run ends.
+    `on_death` hears of a peer that has died unasked while there are restarts left, at which second of the run and how;
+    without one, the run ends.
     """
 
     def __init__(self, job: Job, say: Callable[[str], None]) -> None:
@@ -51,7 +51,7 @@ class QueueSupervisor:
             member.host = member.index // self.layout.per_node
         self.clock = PacedClock(time.monotonic())
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
-        self.on_death: Callable[[Member, float], None] | None = None
+        self.on_death: Callable[[Member, float, str], None] | None = None
         self.restarts: list[dict[str, Any]] = []
         self.devices: dict[int, str] = {}
         self.actions = LastActions()
@@ -200,7 +200,11 @@ class QueueSupervisor:
     async def _watch(self) -> None:
         """Take for dead who is not heard of."""
         while True:
+            before_s = time.monotonic()
             await asyncio.sleep(LOOKS_EVERY_S)
+            if time.monotonic() - before_s > self.block.silence:  # this process itself has not been there
+                for member in self.members:
+                    self.actions.heard(member.index)
             for member in self.members:
                 alive = member.status not in {"down", "starting"} and member.index not in self._paused
                 silent_s = self.actions.silent_s(member.index)
@@ -223,12 +227,17 @@ class QueueSupervisor:
     def _lose(self, member: Member, how: str) -> None:
         if self._over or member.status == "down":
             return
-        was_starting, member.status = member.status == "starting", "down"
-        task = asyncio.ensure_future(self._lost(member, how, was_starting=was_starting))
+        was, member.status = member.status, "down"
+        task = asyncio.ensure_future(self._lost(member, how, restartable=self._restartable(member, was)))
         self._dying.add(task)
         task.add_done_callback(self._dying.discard)
 
-    async def _lost(self, member: Member, how: str, *, was_starting: bool) -> None:
+    def _restartable(self, member: Member, was: Status) -> bool:
+        """Whether a participant can be started again here: one that was about to come back has failed for good."""
+        there = {"up", "training", "merging"} | ({"benched"} if self.plan.scenario.merge != "none" else set())
+        return member.role == "peer" and not member.host and was in there and not self._finishing
+
+    async def _lost(self, member: Member, how: str, *, restartable: bool) -> None:
         """A participant has died unasked: it is started again, or the run ends."""
         at_s = self.clock.now()
         await asyncio.sleep(LAST_WORDS_S)
@@ -238,13 +247,12 @@ class QueueSupervisor:
             tail = self._processes.tail((member.index, member.life)) if self._processes is not None else ""
             self.fail(BackendError(f"{told}\n{tail}".rstrip()))
             return
-        restartable = member.role == "peer" and not member.host and not was_starting and not self._finishing
         if not restartable or self.on_death is None or len(self.restarts) >= self.block.restarts:
             self.fail(AbortedRunError(told))
             return
         self.restarts.append({"peer": self.name(member), "at_s": at_s, "why": told})
         self.say(f"{told}; it is started again")
-        self.on_death(member, at_s)
+        self.on_death(member, at_s, told)
 
     def fail(self, error: Exception) -> None:
         """End the run with an error."""

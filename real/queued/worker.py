@@ -44,7 +44,8 @@ class _Process:
         layout = queue_layout(job)
         self._ahead_s, self._uncertain_s = (0.0, 0.0) if rank in layout.ranks(0) else offset_s(line)
         self._elsewhere = rank not in layout.ranks(0)
-        self._clock = PacedClock(time.monotonic())  # until it is known when the run begins
+        self._clock = PacedClock(time.monotonic())  # until it is known when the run began
+        self._knows_time = threading.Event()
         self._wire = Wire()
         line.doing = "warming up"
         self._made: Made = make_participant(job, rank, local_rank, life, self._wire, line.tell)
@@ -59,9 +60,11 @@ class _Process:
         )
 
         def deliver(delivery: Delivery) -> None:
+            self._knows_time.wait()  # others may be a moment ahead
             inbox.deliver(delivery.source, delivery.header, delivery.body)
 
         def failed(target: int, header: bytes, _sequence: int, reason: str) -> None:
+            self._knows_time.wait()
             inbox.failed(target, header, reason)
 
         self._endpoint = self._wire.endpoint = Endpoint(
@@ -97,6 +100,7 @@ class _Process:
             self._clock.origin_s = go["origin_s"] - self._ahead_s
             timeline.now_s = max(0.0, self._clock.now()) if self._life else 0.0
             self._participant.started(timeline.now_s)
+            self._knows_time.set()
             listening = threading.Thread(target=self._listen, name="commands", daemon=True)
             listening.start()
             self._driver.run()
@@ -106,6 +110,7 @@ class _Process:
             line.wait_for("count")
             line.tell({"t": "counted", "counters": counted(self._endpoint)})
         finally:
+            self._knows_time.set()
             if self._hands is not None:
                 self._hands.close()
             self._endpoint.close()

@@ -157,7 +157,7 @@ def _operations(prepared: Prepared, reports: Reports) -> list[dict[str, Any]]:
     rows = []
     for (chunk, kind), found in sorted(times.items()):
         costs = plan.stages[plan.stage_of[chunk]].costs if kind == "STEP" else plan.chunk_costs[chunk]
-        predicted_s = costs[kind].duration_s if kind in costs else None  # type: ignore[index]
+        predicted_s = costs[kind].duration_s if kind in costs else None
         rows.append(
             {"chunk": chunk, "kind": kind, "count": len(found), **_spread(found)}
             | {"predicted_s": predicted_s if prepared.profile_is_of_device else None}

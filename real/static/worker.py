@@ -93,7 +93,8 @@ class _Worker:
         import torch.distributed as dist
 
         ranks = [peer.index for peer in self.plan.peers if members(peer.index)]
-        return dist.new_group(ranks, timeout=PATIENCE, backend=self._backend())
+        group: ProcessGroup = dist.new_group(ranks, timeout=PATIENCE, backend=self._backend())
+        return group
 
     def _backend(self) -> str:
         if self.job.transport != "tcp":
@@ -107,6 +108,7 @@ class _Worker:
         from real.training import PipelineTraining
 
         plan, peers = self.plan, self.plan.peers
+        assert plan.order is not None
         synced = not isinstance(plan.scenario.sync, str) and plan.num_replicas > 1
         pipelines = [self._group(lambda i, r=r: peers[i].replica == r) for r in range(plan.num_replicas)]  # type: ignore[misc]
         stages = []

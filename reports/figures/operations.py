@@ -34,7 +34,7 @@ def draw(run: Run) -> Plot | None:
         _bars(axes, shown, limit_s, scale)
         axes.set_yticks(range(len(shown)), _labels(shown))
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_xlim(0, None)
+        axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
         axes.set_xlabel(f"{unit} of one operation")
         quiet(axes, grid="x")
         for tick in axes.get_yticklabels():
@@ -64,12 +64,12 @@ def _bars(axes: Axes, shown: Sequence[Operation], limit_s: float, scale: float) 
         axes.hlines(row, one.median_s * scale, (one.predicted_s or 0.0) * scale, color=MUTED, linewidth=1.2)
     axes.plot(
         [one.median_s * scale for one in shown], range(len(shown)), linestyle="none", marker="o", markersize=6.0,
-        color=BLUE, markeredgecolor="white", markeredgewidth=0.6, label="measured, median",
+        zorder=4, color=BLUE, markeredgecolor="white", markeredgewidth=0.6, label="measured, median",
     )  # fmt: skip
     if both:
         axes.plot(
             [(one.predicted_s or 0.0) * scale for _, one in both], [row for row, _ in both], linestyle="none",
-            marker="D", markersize=5.5, markerfacecolor="white", markeredgecolor=ORANGE, markeredgewidth=1.6,
+            marker="D", markersize=6.5, zorder=3, markerfacecolor="white", markeredgecolor=ORANGE, markeredgewidth=1.6,
             label="predicted",
         )  # fmt: skip
     for row, one in both:
@@ -81,7 +81,7 @@ def _bars(axes: Axes, shown: Sequence[Operation], limit_s: float, scale: float) 
 
 
 def _labels(shown: Sequence[Operation]) -> list[str]:
-    return [f"{one.place}, {one.label}" for one in shown]
+    return [f"{one.label}, {one.place}" for one in shown]
 
 
 def _is_cut(shown: Sequence[Operation], limit_s: float) -> bool:

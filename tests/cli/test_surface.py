@@ -13,11 +13,12 @@ from orionbed.cli import app
 from orionbed.cli.app import COMMANDS
 
 SURFACE = {
-    "check": ["SCENARIO", "--set KEY=VALUE ...", "--json"],
+    "check": ["SCENARIO", "--set KEY=VALUE ...", "--profile FILE", "--json"],
     "run": [
         "SCENARIO",
         "--backend = sim",
         "--set KEY=VALUE ...",
+        "--profile FILE",
         "--seed",
         "--samples = 0",
         "--out",
@@ -48,7 +49,18 @@ SURFACE = {
         "--json",
     ],
     "validate": ["--only NAME ...", "--data DIR", "--document FILE", "--png FILE", "--jobs = 0", "--summary", "--json"],
-    "crosscheck": ["SCENARIO", "--set KEY=VALUE ...", "--seeds = 0", "--json"],
+    "crosscheck": ["SCENARIO", "--set KEY=VALUE ...", "--profile FILE", "--seeds = 0", "--json"],
+    "calibrate": [
+        "[SCENARIO]",
+        "--device = cpu",
+        "--stage N",
+        "--threads N = 1",
+        "--out FILE",
+        "--check-only FILE",
+        "--repetitions N = 30",
+        "--set KEY=VALUE ...",
+        "--json",
+    ],
     "schema": [],
     "doctor": [],
     "clean": ["--runs = runs", "--all"],
@@ -59,7 +71,7 @@ def _written(parameter: Any) -> str:
     """An argument by its metavar, an option by its names, its metavar, its default, and `...` when it repeats."""
     fields = vars(parameter)
     if parameter.param_type_name == "argument":
-        assert fields["required"], "every argument is needed"
+        assert fields["required"] != fields["metavar"].startswith("["), "what may be left out stands in brackets"
         return str(fields["metavar"])
     assert not fields["required"]
     assert not fields["secondary_opts"], "no --no-something"

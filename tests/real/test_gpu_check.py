@@ -25,7 +25,7 @@ def test_a_tiny_check_from_end_to_end(
     arguments = ["--device", "cpu", "--tiny", "--out", str(tmp_path / "out"), "--repetitions", "3"]
     assert gpu_check.main(arguments) == 0
     table = table_of(capsys.readouterr().out)
-    assert list(table)[0] == "versions"
+    assert next(iter(table)) == "versions"
     assert list(table)[-1] == "took"
     assert table["stage timed"] == "2 of 2 layers"
     assert {"recompute none", "recompute selective", "recompute full", "stage 1 whole", "attention runs"} <= set(table)

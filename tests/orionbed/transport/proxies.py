@@ -4,12 +4,13 @@ import socket
 import threading
 from contextlib import suppress
 from types import TracebackType
+from typing import Self
 
 
 class Proxy:
-    """Passes connections on to `target`; the n-th one's way there is damaged at `flip[n]`, or broken after `cut[n]` bytes.
+    """Passes connections on to `target`, damages the n-th one at bytes `flip[n]` and breaks it after `cut[n]`.
 
-    What comes back is left alone.
+    That holds for the way there; what comes back is left alone.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Proxy:
         for each in [self._listener, *self._sockets]:
             each.close()
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,11 +1,14 @@
 """One rank of the tests of the process group, run as a script: what, rank, size, a file for the store, a folder."""
 
+import os
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -99,21 +102,13 @@ def refusals(group: Any, rank: int) -> None:
     """What does not fit is said."""
     other = 1 - rank
     dist.send(torch.zeros(3), other, group=group)
-    try:
+    with pytest.raises(RuntimeError, match="12 bytes came for a tensor of 16"):
         dist.recv(torch.zeros(4), other, group=group)
-    except RuntimeError as error:
-        assert "12 bytes came for a tensor of 16" in str(error)
-    else:
-        raise AssertionError
     started = time.monotonic()
     work = dist.irecv(torch.zeros(4), other, group=group)
     assert not work.is_completed()
-    try:
+    with pytest.raises(TimeoutError, match=f"nothing came from peer {other} within 0.3 s"):
         work.wait(timedelta(seconds=0.3))
-    except TimeoutError as error:
-        assert f"nothing came from peer {other} within 0.3 s" in str(error)
-    else:
-        raise AssertionError
     assert time.monotonic() - started < 3.0
 
 
@@ -121,20 +116,14 @@ def loss(group: Any, rank: int, size: int) -> None:
     """The last rank dies; all others say who it was, within seconds."""
     dist.barrier(group=group)
     if rank == size - 1:
-        sys.stdout.flush()
-        import os
-
+        assert group.endpoint.flush(10.0)
         os._exit(0)
     started = time.monotonic()
     tensor = torch.zeros(4)
-    waits = [lambda: dist.all_reduce(tensor, group=group), lambda: dist.recv(tensor, size - 1, group=group)]
-    for wait in waits:
-        try:
-            wait()
-        except LostPeerError as error:
-            assert f"peer {size - 1} is lost" in str(error), error
-        else:
-            raise AssertionError
+    with pytest.raises(LostPeerError, match=f"peer {size - 1} is lost"):
+        dist.all_reduce(tensor, group=group)
+    with pytest.raises(LostPeerError, match=f"peer {size - 1} is lost"):
+        dist.recv(tensor, size - 1, group=group)
     assert time.monotonic() - started < 15.0
 
 
@@ -159,7 +148,9 @@ def gradients(group: Any, rank: int, schedule: str, file: Path) -> list[Tensor]:
     per_stage = 4 // num_stages
     parts = [nn.Sequential(*layers[per_stage * stage : per_stage * (stage + 1)]) for stage in held]
     device = torch.device("cpu")
-    stages = [PipelineStage(part, stage, num_stages, device, group=group) for part, stage in zip(parts, held, strict=True)]
+    stages = [
+        PipelineStage(part, stage, num_stages, device, group=group) for part, stage in zip(parts, held, strict=True)
+    ]
     runtime = _PipelineScheduleRuntime(stages, n_microbatches=4, loss_fn=nn.functional.mse_loss, scale_grads=True)
     file.write_text("\n".join(CSV[schedule]) + "\n")
     runtime._load_csv(str(file), format="compute_only")
@@ -202,8 +193,8 @@ def main() -> None:
     dist.barrier(group=group)
     started = time.monotonic()
     dist.destroy_process_group(group)
-    assert time.monotonic() - started < 2.0
-    assert not [each for each in __import__("threading").enumerate() if each.name.startswith("transport")]
+    assert time.monotonic() - started < 4.0
+    assert not [each for each in threading.enumerate() if each.name.startswith("transport")]
     dist.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
 """Endpoints that reach one another: everything arrives, once, in order, whatever its size."""
 
 import random
+import sys
 import threading
 import time
 
@@ -141,7 +142,7 @@ def test_telemetry_knows_the_connection(peers: Peers) -> None:
     assert 0.0 < found.message_s < 5.0
     assert found.large_bps is not None
     assert found.large_bps > 1e6
-    if hasattr(__import__("socket"), "TCP_INFO"):
+    if sys.platform == "linux":
         assert found.rtt_s is not None
         assert 0.0 < found.rtt_s < 5.0
         assert found.window_segments is not None

@@ -1,6 +1,7 @@
 """Connections that break, bytes that flip, peers that go: what can arrive does, once and in order; the rest fails."""
 
 import random
+import threading
 import time
 
 import pytest
@@ -96,7 +97,7 @@ def test_messages_to_nobody_fail_in_bounded_time(peers: Peers) -> None:
     assert 0.5 < time.monotonic() - started < 3.0
     assert [header for _, header, _, _ in lost] == [b"0", b"1", b"2"]
     assert "no connection to peer 1 for 0.7 s" in lost[0][3]
-    assert one.endpoint.counters().sent[0].num_failed == 3
+    assert one.endpoint.counters().sent[0].num_unsent == 3
 
 
 def test_what_waits_for_a_peer_that_is_gone_fails_at_once(peers: Peers) -> None:
@@ -127,7 +128,7 @@ def test_a_peer_that_was_away_for_less_than_the_patience_gets_everything() -> No
 def test_a_new_life_begins_anew_and_the_earlier_one_is_not_heard_any_more(peers: Peers) -> None:
     _, other = peers(2)
     first, second = Peer(7, life=1), Peer(7, life=2, patience_s=0.5)
-    first._condition, lives = first._condition, [first, second]
+    lives = [first, second]
     old = Peer(7, life=0, patience_s=0.5)
     try:
         for k, life in enumerate(lives):
@@ -145,7 +146,7 @@ def test_a_new_life_begins_anew_and_the_earlier_one_is_not_heard_any_more(peers:
             peer.endpoint.close()
 
 
-def test_what_an_earlier_life_may_have_had_is_not_sent_to_the_next(peers: Peers) -> None:
+def test_a_peer_that_is_started_anew_where_it_was_gets_what_comes_then(peers: Peers) -> None:
     (one,) = peers(1)
     other = Peer(1)
     port = other.endpoint.address[1]
@@ -153,8 +154,7 @@ def test_what_an_earlier_life_may_have_had_is_not_sent_to_the_next(peers: Peers)
     one.endpoint.send(1, b"", b"before")
     other.wait_for(1)
     one.endpoint.flush(5.0)
-    with Proxy(other.endpoint.address, cut={0: 1000}):
-        other.endpoint.close()
+    other.endpoint.close()
     again = Peer(1, port=port, life=1)
     try:
         one.endpoint.send(1, b"", b"after")
@@ -162,6 +162,42 @@ def test_what_an_earlier_life_may_have_had_is_not_sent_to_the_next(peers: Peers)
         assert not one.lost
     finally:
         again.endpoint.close()
+
+
+def test_what_an_earlier_life_may_have_had_fails(peers: Peers) -> None:
+    (one,) = peers(1)
+    held, other = threading.Event(), Peer(1)
+    port = other.endpoint.address[1]
+    other.endpoint._incoming._deliver = lambda _: held.wait(10.0)
+    one.endpoint.set_address(1, other.endpoint.address)
+    one.endpoint.send(1, b"perhaps", b"x")
+    deadline = time.monotonic() + 5.0
+    while not one.endpoint.counters().sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    other.endpoint._incoming.close()  # as when its process is killed: nothing is acknowledged any more
+    held.set()
+    other.endpoint.close()
+    again = Peer(1, port=port, life=1)
+    try:
+        one.endpoint.send(1, b"", b"after")
+        assert [bytes(each.body) for each in again.wait_for(1)] == [b"after"]
+        assert one.wait_for_loss() == [(1, b"perhaps", 0, "the peer was started anew")]
+        assert one.endpoint.counters().sent[0].num_failed == 1
+    finally:
+        again.endpoint.close()
+
+
+def test_an_idle_connection_that_breaks_is_opened_again(peers: Peers) -> None:
+    one, other = peers(2)
+    one.endpoint.send(1, b"", b"x")
+    other.wait_for(1)
+    other.endpoint.cut(0, "a test")
+    deadline = time.monotonic() + 5.0
+    while one.endpoint.counters().num_reconnects == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert one.endpoint.counters().num_reconnects == 1
+    assert other.endpoint.absent_s(0) is None
 
 
 Happening = st.one_of(

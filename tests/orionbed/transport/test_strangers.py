@@ -76,9 +76,8 @@ def test_another_secret_is_refused_by_both_ends(peers: Peers) -> None:
 
 def test_a_hello_cannot_be_replayed_to_another_peer(peers: Peers) -> None:
     one, _ = peers(2)
-    with socket.create_connection(one.endpoint.address) as sock:
-        with pytest.raises(ConnectionError):
-            greet(PlainPipe(sock), TOKEN, Hello(Identity.new(5, 0), (0, 1 << 62)), 1)
+    with socket.create_connection(one.endpoint.address) as sock, pytest.raises(ConnectionError):
+        greet(PlainPipe(sock), TOKEN, Hello(Identity.new(5, 0), (0, 1 << 62)), 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,17 @@ import time
 
 import pytest
 
-from real.calibration.measure import FEWEST_REPETITIONS, Effort, HostClock, Mark, Timed, measure, rounded, spread_of
+from real.calibration.measure import (
+    FEWEST_REPETITIONS,
+    Effort,
+    HostClock,
+    Mark,
+    Timed,
+    held_up,
+    measure,
+    rounded,
+    spread_of,
+)
 
 
 class Scripted:
@@ -64,9 +74,22 @@ def test_the_hosts_clock_takes_what_passes_between_marks() -> None:
     clock.mark()
     clock.mark()
     slept, nothing = clock.laps()
-    assert 0.01 <= slept
+    assert slept >= 0.01
     assert 0.0 <= nothing < slept
     assert clock.laps() == []
+
+
+def test_a_process_that_was_held_up_says_so() -> None:
+    clock = HostClock()
+    assert held_up(clock) == ""
+    clock.mark()
+    time.sleep(0.02)
+    clock.mark()
+    clock.laps()
+    assert clock.share < 0.5
+    assert held_up(clock).startswith("this process had ")
+    assert "measure again when it is quiet" in held_up(clock)
+    assert held_up(Scripted([1.0])) == ""
 
 
 def test_a_gpus_clock_reads_events() -> None:

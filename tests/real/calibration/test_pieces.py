@@ -5,7 +5,7 @@ import torch
 
 from orionbed.training.shape import ModelShape
 from real.calibration.copies import measure_loopback
-from real.calibration.matmuls import DIRECTIONS, Grid, measure_rates, measured_peak, multiplies_of
+from real.calibration.matmuls import DIRECTIONS, GRIDS, Grid, measure_rates, measured_peak, multiplies_of
 from real.calibration.measure import Effort, HostClock, measure
 from real.calibration.pieces import SECTIONS, Bench, optimizer_steps, pass_times, pieces_of
 from real.calibration.policies import POLICIES, Layers, attention_kernel
@@ -71,7 +71,7 @@ def test_rates_hold_the_models_multiplies_and_the_grids() -> None:
 
 
 def test_the_peak_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("real.calibration.matmuls", fromlist=["GRIDS"]).GRIDS, "cpu", Grid((64,), (), 0))
+    monkeypatch.setitem(GRIDS, "cpu", Grid((64,), (), 0))
     assert 1e6 < measured_peak("float32", repetitions=3) < 1e15
 
 

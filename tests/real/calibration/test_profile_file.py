@@ -33,7 +33,8 @@ def test_every_number_has_a_source(findings: Findings, tmp_path: Path) -> None:
     assert len(rows) > 60
     unsourced = {row["key"] for row in rows if row["kind"] == "assumed"}
     # Between GPUs nothing is measured.
-    assert unsourced == {f"gpus/{findings.device.name}.{key}" for key in ("peak_fp32", "link", "link_efficiency", "link_delay")}  # fmt: skip
+    unknown = ("peak_fp32", "link", "link_efficiency", "link_delay")
+    assert unsourced == {f"gpus/{findings.device.name}.{key}" for key in unknown}
     measured = [row for row in rows if row["key"].endswith("layer.forward.median")]
     assert [(row["kind"], row["source"].partition(":")[0]) for row in measured] == [
         ("derived", "measured on 2026-06-01 on A CPU with orionbed calibrate")

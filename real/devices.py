@@ -1,0 +1,93 @@
+"""The device that one process of a run computes on: a CPU's cores, or one GPU of the machine."""
+
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orionbed.backends import BackendError
+from real.job import DeviceKind
+
+if TYPE_CHECKING:
+    import torch
+
+_RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device; `index` counts the GPUs of the machine, `threads` are those that torch computes with on the CPU."""
+
+    kind: DeviceKind
+    index: int
+    threads: int
+
+    @classmethod
+    def choose(cls, kind: DeviceKind, local_rank: int, *, threads: int) -> "Device":
+        """Return the device of a process, and make it the one that torch uses.
+
+        With more processes on a machine than GPUs several share one: which one, `local_rank` says in turn.
+
+        Raises:
+            BackendError: a GPU is asked for and torch sees none.
+
+        """
+        import torch
+
+        torch.set_num_threads(threads)
+        if kind == "cpu":
+            return cls("cpu", 0, threads)
+        if not torch.cuda.is_available():
+            raise BackendError("torch sees no GPU here; use real.device cpu, or install torch for CUDA")
+        index = local_rank % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        return cls("cuda", index, threads)
+
+    @property
+    def name(self) -> str:
+        """The device as torch names it."""
+        return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
+
+    @property
+    def as_torch(self) -> "torch.device":
+        """The device as torch's."""
+        import torch
+
+        return torch.device(self.name)
+
+    def synchronise(self) -> None:
+        """Wait until all that was asked of the device has been computed, and no longer.
+
+        Only the stream that computes: receives are pending on others, and end when somebody sends.
+        """
+        if self.kind == "cuda":
+            import torch
+
+            torch.cuda.current_stream(self.index).synchronize()
+
+    def peak_memory_bytes(self) -> int:
+        """Return the most memory that was in use: of a GPU that of tensors, of a CPU all of the process."""
+        if self.kind == "cpu":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(self.index))
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, memory, clocks and versions; clocks of a GPU are those of the machine's first."""
+        import torch
+
+        from real.calibration.devices import clocks_of, find_device
+
+        found = find_device(self.kind, self.threads)
+        told: dict[str, Any] = {
+            "name": found.title,
+            "memory_bytes": found.memory_bytes,
+            "clocks": clocks_of(found),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+        if self.kind == "cuda":
+            told |= {"name": torch.cuda.get_device_name(self.index), "cuda": torch.version.cuda or "unknown"}
+        return told
