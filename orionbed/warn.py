@@ -71,7 +71,8 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
             )
         )
     egress = summary["cost"]
-    if egress["egress_usd"] == 0.0 and egress["egress_usd_at_list_price"] > 0.1 * egress["gpu_usd"]:
+    travels = len(plan.site_names) > 1
+    if travels and egress["egress_usd"] == 0.0 and egress["egress_usd_at_list_price"] > 0.1 * egress["gpu_usd"]:
         found.append(
             warning(
                 "egress-free",
@@ -139,7 +140,7 @@ def _about_schedule(result: RunResult, summary: dict[str, Any]) -> list[dict[str
     if schedule is None:
         return []
     found = []
-    if schedule["gain"] > SCHEDULE_GAIN:
+    if schedule["gain"] > SCHEDULE_GAIN and result.has_baseline:
         best = best_of(schedule["advice"])
         assert best is not None
         found.append(

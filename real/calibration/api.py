@@ -75,7 +75,7 @@ def calibrate(
     target = target_of(scenario, device, stage, say)
     if device == "cpu":
         refuse_too_large(target, found)
-    clock, effort = clock_of(device), Effort(repetitions, warm_up=min(5, repetitions))
+    clock, effort = clock_of(device, threads), Effort(repetitions, warm_up=min(5, repetitions))
     with with_threads(threads):
         if check_only is not None:
             given = gpu_profile(str(check_only))

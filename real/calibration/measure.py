@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FEWEST_REPETITIONS: Final = 3
 """Done whatever the time."""
 LEAST_SHARE: Final = 0.9
-"""A thread that has had less than this part of a core was held up by others, and times mean little."""
+"""A thread that has had less than this part of a core was held up by others."""
 
 Mark = Callable[[], None]
 
@@ -33,9 +33,14 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """The time of day, for devices that are done when a call returns; and how much of it this thread computed."""
+    """The time of day, for devices that are done when a call returns.
 
-    def __init__(self) -> None:
+    With `own` it counts only the time in which this thread had a core, which is all the time where nothing else runs:
+    others on the machine then lengthen no measurement but by what they take of caches. For work of one thread.
+    """
+
+    def __init__(self, *, own: bool = False) -> None:
+        self._own = own
         self._marks: list[tuple[float, float]] = []
         self._passed_s = 0.0
         self._computed_s = 0.0
@@ -48,7 +53,7 @@ class HostClock:
         if marks:
             self._passed_s += marks[-1][0] - marks[0][0]
             self._computed_s += marks[-1][1] - marks[0][1]
-        return [after[0] - before[0] for before, after in pairwise(marks)]
+        return [after[self._own] - before[self._own] for before, after in pairwise(marks)]
 
     @property
     def share(self) -> float:
@@ -77,16 +82,18 @@ class CudaClock:
         return [before.elapsed_time(after) / 1e3 for before, after in pairwise(events)]
 
 
-def clock_of(device: str) -> Clock:
-    """Return the clock for a device."""
-    return HostClock() if device == "cpu" else CudaClock()
+def clock_of(device: str, threads: int = 1) -> Clock:
+    """Return the clock for a device, on a CPU for work of so many threads."""
+    return HostClock(own=threads == 1) if device == "cpu" else CudaClock()
 
 
 def held_up(clock: Clock) -> str:
     """Return what to say where others have kept this process from its core; empty where they have not."""
     if not isinstance(clock, HostClock) or clock.share >= LEAST_SHARE:
         return ""
-    return f"this process had {clock.share:.0%} of a core, the rest went to others: measure again when it is quiet"
+    return (
+        f"others took {1 - clock.share:.0%} of this process's core while it was measured; without them times are surer"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,6 @@
 """`orionbed calibrate` on this CPU, with a tiny model, and what other commands make of its profile."""
 
 import json
-import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,25 +21,10 @@ FACTOR = 3.0
 """How far a prediction may be off in a test."""
 
 
-class Computed:
-    """A clock that runs while this thread has a core: tests share their machine with others."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def mark(self) -> None:
-        self.marks.append(time.thread_time())
-
-    def laps(self) -> list[float]:
-        marks, self.marks = self.marks, []
-        return [after - before for before, after in pairwise(marks)]
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    from real.calibration import api, copies, matmuls, pieces
+    from real.calibration import copies, matmuls, pieces
 
-    monkeypatch.setattr(api, "clock_of", lambda _: Computed())
     monkeypatch.setitem(matmuls.GRIDS, "cpu", matmuls.Grid((128,), (16, 32), 2**20))
     monkeypatch.setitem(pieces.STEP_SIZES, "cpu", (10**4, 10**5))
     monkeypatch.setattr(copies, "SENT_BYTES", 2**22)

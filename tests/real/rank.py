@@ -11,7 +11,9 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +27,9 @@ from orionbed.schedule.timing import equal_times
 from orionbed.training import data
 from orionbed.training.parameters import to_bytes
 from orionbed.training.shape import ModelShape
+from real.checkpoint import Checkpoints
 from real.devices import Device
+from real.static.reports import StepReport
 from real.training import PipelineTraining
 
 _groups: dict[tuple[str, ...], Any] = {}
@@ -112,7 +116,7 @@ def run(case: dict[str, Any], rank: int) -> dict[str, Any]:
     buffers = Buffers(training) if case.get("buffers") else nullcontext()
     try:
         with counting(flops) if case.get("flops") else nullcontext(), buffers:
-            reports = [training.step(number, told.append) for number in range(case.get("steps", 1))]
+            reports = list(steps_of(case, training, told))
     finally:
         data.batch = drawn
     return {
@@ -122,6 +126,7 @@ def run(case: dict[str, Any], rank: int) -> dict[str, Any]:
         "losses": [report.losses for report in reports],
         "doing": told,
         "warnings": training.warnings,
+        "versions": Checkpoints(Path(case["checkpoint"]), rank).versions() if "checkpoint" in case else [],
         "gradients": text_of(training.kept[0]),
         "weights": text_of(training.flat.weights),
         "steps": training.flat.num_steps,
@@ -129,6 +134,19 @@ def run(case: dict[str, Any], rank: int) -> dict[str, Any]:
         "planned_bytes": training.receive_buffer_bytes,
         "found_bytes": buffers.found if isinstance(buffers, Buffers) else [],
     }
+
+
+def steps_of(case: dict[str, Any], training: Watched, told: list[str]) -> Iterator[StepReport]:
+    """Do the steps of a case, with checkpoints where it wants them."""
+    store = Checkpoints(Path(case["checkpoint"]), dist.get_rank()) if "checkpoint" in case else None
+    begin = 0
+    if store is not None and case.get("resume"):
+        begin = store.versions()[-1]
+        store.read(begin, training.flat)
+    for number in range(begin, case.get("steps", 1)):
+        yield training.step(number, told.append)
+        if store is not None:
+            store.write(number + 1, training.flat)
 
 
 def text_of(tensor: torch.Tensor) -> str:

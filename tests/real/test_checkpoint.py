@@ -1,0 +1,142 @@
+"""Checkpoints: complete or not there, two of each process, and nothing taken for what it is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orionbed.backends import BackendError
+from orionbed.training.shape import ModelShape
+from real import checkpoint
+from real.checkpoint import Checkpoints, newest_common
+
+pytest.importorskip("torch")
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(name="make")
+def _make() -> Make:
+    """Return a function that makes the parameters of a chunk after some steps."""
+
+    def make(steps: int = 0, *, chunk: int = 0, dtype: str = "float64", optimizer: str = "adamw") -> Any:
+        from orionbed.training.modules import make_chunk
+        from orionbed.training.parameters import FlatParameters
+
+        shape = ModelShape((1, 1), 32, 48, 4, 2, 64, 8, 2, 6, dtype)
+        flat = FlatParameters(shape, [chunk], [make_chunk(shape, chunk, 0)], optimizer, 1e-2)
+        advance(flat, steps)
+        return flat
+
+    return make
+
+
+def advance(flat: Any, steps: int) -> None:
+    import torch
+
+    for _ in range(steps):
+        generator = torch.Generator().manual_seed(flat.num_steps)
+        flat.gradients.copy_(torch.randn(flat.gradients.shape, generator=generator))
+        flat.step(1)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_going_on_is_as_if_nothing_had_been(
+    dtype: str, optimizer: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SLICE_BYTES", 1000)
+    flat, other = make(3, dtype=dtype, optimizer=optimizer), make(1, dtype=dtype, optimizer=optimizer)
+    store = Checkpoints(tmp_path / "new" / "folder", 7)
+    store.write(3, flat)
+    assert store.path(3).read_bytes() == flat.state(), "slice by slice it is what the state is whole"
+    other.gradients.fill_(1.0)
+    store.read(3, other)
+    assert other.num_steps == 3
+    assert not other.gradients.any()
+    advance(flat, 2)
+    advance(other, 2)
+    assert other.state() == flat.state()
+
+
+def test_the_last_two_are_kept_of_each_process(make: Make, tmp_path: Path) -> None:
+    one, other = Checkpoints(tmp_path, 0), Checkpoints(tmp_path, 1)
+    assert one.versions() == []
+    flat = make()
+    for version in range(1, 5):
+        advance(flat, 1)
+        one.write(version, flat)
+    other.write(4, flat)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert (one.versions(), other.versions()) == ([3, 4], [4])
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_one_that_cannot_be_finished_leaves_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, flat = Checkpoints(tmp_path, 0), make(1)
+    store.write(1, flat)
+    advance(flat, 1)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(BackendError, match=r"version-000000002.state: the checkpoint cannot be written: .*No space"):
+        store.write(2, flat)
+    assert [path.name for path in tmp_path.iterdir()] == [store.path(1).name]
+
+
+def test_damage_is_found_and_changes_nothing(make: Make, tmp_path: Path) -> None:
+    store, flat = Checkpoints(tmp_path, 0), make(2)
+    store.write(2, flat)
+    whole = store.path(2).read_bytes()
+    before = flat.state()
+    damaged = {
+        "its checksum differs": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:],
+        "bytes of values and should have": whole[:-8],
+        "do not begin like a saved state": b"something else",
+    }
+    for message, content in damaged.items():
+        store.path(2).write_bytes(content)
+        with pytest.raises(BackendError, match=rf"part-00000-version-000000002\.state: .*{message}"):
+            store.read(2, flat)
+        assert flat.state() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chunk": 1}, "another model or another piece"),
+        ({"dtype": "float32"}, "another optimizer or number format"),
+        ({"optimizer": "sgd"}, "another optimizer or number format"),
+    ],
+)
+def test_what_belongs_to_others_is_refused(change: Any, message: str, make: Make, tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, 0)
+    store.write(1, make(1))
+    with pytest.raises(BackendError, match=message):
+        store.read(1, make(1, **change))
+
+
+def test_a_name_that_says_another_version_is_refused(make: Make, tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, 0)
+    store.write(1, make(1))
+    store.path(1).rename(store.path(9))
+    with pytest.raises(BackendError, match="it holds the state after 1 steps, and its name says 9"):
+        store.read(9, make())
+
+
+def test_one_that_is_not_there(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="cannot be read"):
+        Checkpoints(tmp_path, 0).read(1, make())
+
+
+@pytest.mark.parametrize(
+    ("versions", "common"),
+    [([[1, 2], [2, 3]], 2), ([[1, 2], [1, 2]], 2), ([[1], [2]], 0), ([[], [1]], 0), ([[4, 5]], 5), ([], 0)],
+)
+def test_the_newest_that_all_have(versions: list[list[int]], common: int) -> None:
+    assert newest_common(versions) == common

@@ -1,0 +1,176 @@
+"""Whole runs on this machine's processor: their ledger, their order, their weights, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orionbed.backends import load as load_backend
+from orionbed.crosscheck import _same_order
+from orionbed.plan import make_plan
+from orionbed.scenario import Scenario, to_yaml
+from orionbed.waterfall import gpu_seconds
+from real.api import dry_run, run
+
+pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.timeout(120), pytest.mark.usefixtures("leaves_nothing")]
+
+Tiny = Callable[..., Scenario]
+FOUR: dict[str, Any] = {"pipeline__stages": 4, "peers__sites": {"here": 4}}
+TWO_BY_TWO: dict[str, Any] = {"pipeline__replicas": 2, "peers__sites": {"here": 4}, "sync": {}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pipeline__schedule": {"kind": "zb-v", "microbatches": 4, "recompute": "full"}},
+        {**FOUR, "pipeline__schedule": {"kind": "1f1b", "microbatches": 6, "recompute": "none"}},
+        {**TWO_BY_TWO, "pipeline__schedule": {"kind": "zb-h1", "microbatches": 3, "recompute": "selective"}},
+    ],
+    ids=["zb-v-2", "1f1b-4", "zb-h1-2x2"],
+)
+def test_a_run_trains_as_the_plain_model_does_in_the_order_of_the_simulator(tiny: Tiny, changes: Any) -> None:
+    plan = make_plan(tiny(**changes))
+    result = run(plan)
+    assert result.aborted == ""
+    block = result.backend_block
+    assert block["reference_difference"] < 1e-10
+    assert block["audit"]["ok"]
+    assert block["steps"]["measured"] == 2
+    assert result.ledger.applied == result.ledger.created == 2 * plan.num_replicas * result.plan.order.num_microbatches  # type: ignore[union-attr]
+    assert gpu_seconds(result).sum() == pytest.approx(result.duration_s * len(plan.peers))
+    assert _same_order(load_backend("sim").run(result.plan, seed=0), result)
+    assert not result.has_baseline, "the profile is that of a GPU"
+    assert block["profile"]["peak_source"] == "measured before this run"
+
+
+def test_the_tcp_transport_trains_the_same_model(tiny: Tiny) -> None:
+    result = run(make_plan(tiny(real={"transport": "tcp"})))
+    assert result.aborted == ""
+    assert result.backend_block["reference_difference"] < 1e-10
+    assert result.backend_block["encrypted"]
+
+
+def test_a_run_of_a_length_ends_about_then(tiny: Tiny) -> None:
+    changes: dict[str, Any] = {"run__tokens": None, "run__duration": 0.5}
+    result = run(make_plan(tiny(real={"steps": None}, **changes)))
+    assert result.backend_block["steps"]["measured"] >= 2
+    assert 0.1 < result.duration_s < 5.0
+
+
+def test_a_dry_run_starts_nothing_and_says_what_it_would_start(tiny: Tiny) -> None:
+    lines = "\n".join(dry_run(make_plan(tiny(**FOUR))))
+    assert "4 processes on this machine, cpu, gloo" in lines
+    assert "torchrun --nproc-per-node 4 --standalone" in lines
+    queue = "\n".join(dry_run(make_plan(tiny(pipeline__schedule={"kind": "queue", "window": 2}))))
+    assert "RANK=1 WORLD_SIZE=2" in queue
+
+
+# ---------------------------------------------------------------- how runs end
+
+
+def started(scenario: Scenario, folder: Path) -> "subprocess.Popen[str]":
+    """Start a run in a process of its own, and return it when its processes train."""
+    path = folder / "scenario.yaml"
+    path.write_text(to_yaml(scenario), encoding="utf-8")
+    command = [sys.executable, "-m", "orionbed", "run", str(path), "--backend", "real", "--out", str(folder / "out")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until_it_trains(process: "subprocess.Popen[str]") -> list[int]:
+    """Wait until a run has said that its processes are up; return them, by rank."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "processes are up" in line:
+            break
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+    deadline_s = time.monotonic() + 30.0
+    while time.monotonic() < deadline_s:
+        found = ranks()
+        if len(found) == 2:
+            time.sleep(1.0)
+            return [found[rank] for rank in sorted(found)]
+        time.sleep(0.1)
+    raise AssertionError("the processes did not come")
+
+
+def ranks() -> dict[int, int]:
+    """Return the processes of this test's run by rank."""
+    found = {}
+    mine = f"TMPDIR={os.environ['TMPDIR']}".encode()
+    for folder in Path("/proc").iterdir():
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        rank = [entry[5:] for entry in environment if entry.startswith(b"RANK=")]
+        if b"real.worker" in command and mine in environment and rank:
+            found[int(rank[0])] = int(folder.name)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_run_with_its_name_within_half_a_minute(
+    tiny: Tiny, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
+    victim = until_it_trains(process)[1]
+    os.kill(victim, number)
+    lost_s = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - lost_s < 30.0
+    assert process.returncode == 3
+    how = "died" if number is signal.SIGKILL else "was not heard of for"
+    assert f"aborted: s01r0 (rank 1) {how}" in stderr
+    assert "its last action was 1" in stderr
+    assert "of step" in stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["microbatches"]["applied"] > 0, "what there is of the run is kept"
+
+
+def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    real = {
+        "steps": 3000,
+        "reference": False,
+        "checkpoint": str(tmp_path / "kept"),
+        "checkpoint_every": 5,
+        "restarts": 1,
+    }
+    process = started(tiny(real=real), tmp_path)
+    os.kill(until_it_trains(process)[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 0, stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["real"]["steps"]["measured"] == 3000
+    assert len(summary["real"]["restarts"]) == 1
+    assert summary["real"]["audit"]["ok"]
+    assert summary["microbatches"]["applied"] == 3000 * 8
+
+
+def test_ctrl_c_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
+    until_it_trains(process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "interrupted" in stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_when_the_supervisor_is_killed_its_processes_end(tiny: Tiny, tmp_path: Path) -> None:
+    process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
+    pids = until_it_trains(process)
+    process.kill()
+    process.communicate(timeout=30)
+    deadline_s = time.monotonic() + 20.0
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline_s, "processes outlive their supervisor"
+        time.sleep(0.2)
