@@ -213,7 +213,7 @@ class Check:
         path = self.folder / f"{self.device.name}.yaml"
         path.write_text(profile_file.to_text(profile_file.build(found), found), encoding="utf-8")
         profile = gpu_profile(str(path))
-        for line in profile_file.summary_lines(profile, found):
+        for line in profile_file.summary_lines(profile, found)[1:]:
             self.table.add(*(part.strip() for part in line.split("  ", 1)))
         self.table.add("profile", str(path))
         rows = check.compare(profile, self.target.scenario, shape, self.wholes)

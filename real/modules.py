@@ -17,6 +17,7 @@ from orionbed.training.shape import ModelShape
 Recompute = Literal["full", "selective", "none"]
 RECOMPUTES: Final = ("full", "selective", "none")
 
+_REASON_LENGTH: Final = 300
 _SPLIT: Final = (
     "real.compile was left out: the schedule splits backwards, and a compiled layer can only do whole ones. Use a "
     "schedule with whole backwards, such as 1f1b, to have layers compiled."
@@ -81,7 +82,7 @@ def compile_layers(chunk: Chunk, shape: ModelShape, *, splits_backward: bool, ba
             block._compiled_call_impl = None  # noqa: SLF001 - torch has no way back from compile()
         for linear in deferring:
             linear.deferral = chunk.deferral
-        why = (str(error).strip().splitlines() or ["no reason given"])[0]
+        why = " ".join(str(error).split())[:_REASON_LENGTH]
         return f"real.compile was left out, layers run as they are: torch.compile: {type(error).__name__}: {why}"
     return None
 

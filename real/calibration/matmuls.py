@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orionbed.training.shape import ModelShape
-from real.calibration.measure import Clock, Effort, HostClock, Mark, Timed, Times, measure, median_of
+from real.calibration.measure import Clock, Effort, Mark, Timed, Times, clock_of, measure, median_of
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ def measured_peak(dtype: str, *, threads: int = 1, repetitions: int = 10) -> flo
     with with_threads(threads):
         for size in GRIDS["cpu"].squares:
             timed = _square(size, getattr(torch, dtype), "cpu")
-            seconds = _times(HostClock(), Effort(repetitions, warm_up=2), timed)["forward"]
+            seconds = _times(clock_of("cpu", threads), Effort(repetitions, warm_up=2), timed)["forward"]
             best = max(best, 2.0 * size**3 / median_of(seconds))
     return best
 

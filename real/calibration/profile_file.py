@@ -113,7 +113,7 @@ def build(found: Findings) -> GpuProfile:
                 "matmul": f"{source}: shares of `peak` of multiplies in the layouts of linear layers",
                 "attention": f"{source}: torch's fused causal attention at the shape under `measured`",
                 "device": source,
-                "measured": f"{source}: medians with 5th and 95th percentiles, after a warm-up",
+                "measured": f"{source}: medians with 5th and 95th percentiles, warmed up{_clock_of(found.device)}",
                 "measurement": source,
                 **by_datasheet,
             },
@@ -123,6 +123,11 @@ def build(found: Findings) -> GpuProfile:
 
 def _share(rate: float, whole: float) -> float:
     return min(1.0, rounded(rate / whole, 4))
+
+
+def _clock_of(device: Device) -> str:
+    single = device.kind == "cpu" and device.threads == 1
+    return "; seconds in which the one thread had a core" if single else ""
 
 
 def _squares(found: Findings) -> str:

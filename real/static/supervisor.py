@@ -198,6 +198,8 @@ class StaticSupervisor:
 
     def _begun(self, message: Message, life: int) -> None:
         """Rank 0 says when the run began, on the clock of this machine, and with which step all begin again."""
+        if self._origin_s is None:
+            self._say("warmed up; what counts begins")
         self._origin_s = message["origin_s"]
         if self._losing is not None:
             self._losing = None

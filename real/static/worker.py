@@ -30,7 +30,7 @@ def run(job: Job, rank: int, local_rank: int, life: int) -> None:
     """Be a process until the run is over."""
     line = Line(job, rank, life)
     try:
-        _Worker(job, rank, local_rank, line).run()
+        _Worker(job, rank, local_rank, life, line).run()
     except Exception as error:
         last = traceback.format_exception_only(error)[-1].strip()
         line.tell({"t": "failed", "why": f"failed with {last}"})
@@ -42,9 +42,9 @@ def run(job: Job, rank: int, local_rank: int, life: int) -> None:
 class _Worker:
     """One process of one life. Seconds are those of the run; second 0 is when the first measured step began."""
 
-    def __init__(self, job: Job, rank: int, local_rank: int, line: Line) -> None:
+    def __init__(self, job: Job, rank: int, local_rank: int, life: int, line: Line) -> None:
         self.job, self.plan, self.rank, self.line = job, job.plan, rank, line
-        self.local_rank = local_rank
+        self.local_rank, self.life = local_rank, life
         self.block = job.plan.scenario.real
         self.me = job.plan.peers[rank]
         self.offset_s = self.uncertain_s = self.origin_s = 0.0
@@ -84,7 +84,11 @@ class _Worker:
         self.device = Device.choose(self.job.device, self.local_rank, threads=self.block.threads)
         self.line.doing = "joining the others"
         # Over gloo everything else is agreed on; boundary tensors have groups of their own.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if self.job.device == "cuda" else "gloo", timeout=PATIENCE)
+        store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+        # torchrun's store outlives the processes, and in it the addresses of those that are gone.
+        store = dist.PrefixStore(f"life/{self.life}", store)  # type: ignore[attr-defined]
+        backend = "cpu:gloo,cuda:nccl" if self.job.device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         if self.job.control[0] != LOCAL_HOST:
             self.offset_s, self.uncertain_s = offset_s(self.line)
 

@@ -68,7 +68,7 @@ def test_peers_train_merge_and_end_with_every_second_and_byte_accounted_for(tiny
 def test_a_peer_that_is_killed_comes_back_with_anothers_state(tiny: Tiny, run_here: Run, workers: Any) -> None:
     kill, said = Signalling(workers, 1, signal.SIGKILL, after=60), list[str]()
     # By micro-batches, not by time: a machine with other things to do starts a process as slowly as it trains.
-    changes = {"run__tokens": 2500 * 128.0, "run__duration": None, "real": {"training": None, "restarts": 1}}
+    changes = {"run__tokens": 2000 * 128.0, "run__duration": None, "real": {"training": None, "restarts": 1}}
     result = run_here(tiny(**changes), kill, said.append)
     assert not result.aborted
     assert is_whole(result)

@@ -64,7 +64,7 @@ def test_all_reports_of_all_processes_come_together(monkeypatch: pytest.MonkeyPa
         job = replace(job, credentials=Authority().issue("a process"))
     found, said, error = supervised(monkeypatch, "works", job)
     assert error is None
-    assert said == ["2 processes are up"]
+    assert said == ["2 processes are up", "warmed up; what counts begins"]
     assert found.reports.num_complete == 4
     assert [member.final is not None for member in found.members] == [True, True]
 
@@ -103,9 +103,8 @@ def test_with_a_checkpoint_all_begin_again_and_each_step_counts_once(
     assert found.reports.num_complete == 4
     assert [step for _, step in found.reports.restarts] == [2]
     assert {report.step for _, report in found.reports.wasted} <= {2, 3}
-    assert said[0] == "2 processes are up"
-    assert said[1].startswith("s01r0 (rank 1)")
-    assert said[2:] == ["went on from step 2"]
+    assert said[2].startswith("s01r0 (rank 1)")
+    assert said[3:] == ["went on from step 2"]
 
 
 def test_processes_that_cannot_start_are_an_error_with_what_they_said(monkeypatch: pytest.MonkeyPatch) -> None:
