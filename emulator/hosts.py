@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ from orionbed.fleet import control
 from orionbed.fleet.certificates import Authority
 from orionbed.fleet.control import Message
 from orionbed.fleet.members import Door, Member, certified
-from orionbed.fleet.reaching import EVERYWHERE
+from orionbed.fleet.reaching import EVERYWHERE, own_address
 from orionbed.fleet.stream import keep_alive
 from orionbed.fleet.tls import tls_order
 from orionbed.fleet.tokens import FROM_ENVIRONMENT, JoinToken
@@ -91,7 +90,7 @@ class Hosts:
         """Wait until enough hosts have joined, and say so while waiting. BackendError: they did not come."""
         host, port = host_and_port(self._listen)
         if host in EVERYWHERE:
-            host = _own_address()
+            host = own_address()
         self._say(f"waiting for {self._num_slots} peers on other hosts; on each of them run")
         self._say(f"  orionbed peer --join {f'[{host}]' if ':' in host else host}:{port} --token {self._token}")
         until_s = time.monotonic() + self._patience_s
@@ -205,11 +204,3 @@ class Hosts:
         await asyncio.gather(*(host.end(ENDS_WITHIN_S) for host in self if host.alive))
         if self._door is not None:
             await self._door.close()
-
-
-def _own_address() -> str:
-    """Return the address that this machine has towards others; nothing is sent to find out."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
-        return str(probe.getsockname()[0])
-    return socket.gethostname()

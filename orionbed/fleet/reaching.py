@@ -1,5 +1,7 @@
 """Where participants of a run reach one another, on one machine or on several."""
 
+import socket
+from contextlib import suppress
 from typing import Any, Final
 
 from orionbed.fleet.members import Member
@@ -18,3 +20,12 @@ def reachable(owner: Member, asker: Member) -> list[Any] | None:
     if asker.host:
         return [asker.writer.get_extra_info("sockname")[0], port]
     return [EVERYWHERE[host], port]
+
+
+def own_address(towards: str = "192.0.2.1") -> str:
+    """Return the address that this machine has towards another, by default others at large; nothing is sent for it."""
+    family = socket.AF_INET6 if ":" in towards else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((towards, 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname()

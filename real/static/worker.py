@@ -9,6 +9,7 @@ from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from orionbed.fleet.reaching import own_address
 from real.job import Job
 from real.line import Line, offset_s
 from real.static.reports import StepReport
@@ -105,7 +106,7 @@ class _Worker:
             return self.job.transport
         from orionbed.transport.group import BACKEND, register
 
-        register(self.job.token.encode(), self.job.credentials)
+        register(self.job.token.encode(), self.job.credentials, own_address(self.job.control[0]))
         return BACKEND
 
     def _training(self) -> "PipelineTraining":
