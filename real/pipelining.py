@@ -3,6 +3,7 @@
 Derives from torch's classes: everybody imports this file late. Tested with one version of torch, which it insists on.
 """
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
 from orionbed.backends import BackendError
@@ -172,6 +173,8 @@ def make_pipeline(
 
     """
     check_version(torch.__version__)
+    # When a process is lost it would print the lists of all stages; the supervisor says what was lost, and when.
+    logging.getLogger(schedules.__name__).setLevel(logging.CRITICAL)
     stages = [TimedStage(chunks[c], c, shape, device=device, group=group, timed=timed) for c in sorted(chunks)]
     runtime = _make_runtime(order, stages, defer_receives=defer_receives)
     if in_same_order(runtime.pipeline_order_with_comms, order.stage_of):

@@ -11,6 +11,8 @@ from orionbed.scenario.schedules import BottleneckBoundary
 from orionbed.training.shape import ModelShape
 
 DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
+NOT_FOR_REAL: Final = {"link", "partition", "corrupt", "flap"}
+"""Kinds of faults that need a network of our own making."""
 
 
 def as_real(scenario: Scenario) -> Scenario:
@@ -73,6 +75,8 @@ def refuse(scenario: Scenario) -> None:
     if find_spec("torch") is None:
         raise BackendError(f"the real backend needs torch, which is not installed: pip install torch=={TORCH}")
     problems = [*_about_the_model(scenario), *_about_the_run(scenario)]
+    if scenario.pipeline.schedule.kind == "queue":
+        problems += _about_queues(scenario)
     if problems:
         raise BackendError("\n".join(problems))
 
@@ -108,6 +112,25 @@ def _about_the_run(scenario: Scenario) -> list[str]:
         found.append("merge needs the queue-driven schedule here; use that, or sync, or the emulator")
     if not queue and (scenario.churn != "none" or scenario.faults.list):
         found.append("churn and faults with a fixed batch are for the emulator; here a lost process ends the run")
-    if queue and block.checkpoint is not None:
-        found.append("real.checkpoint is for a fixed batch; with queues a peer takes the state of another")
     return found
+
+
+def _about_queues(scenario: Scenario) -> list[str]:
+    block, found = scenario.real, []
+    if block.checkpoint is not None:
+        found.append("real.checkpoint is for a fixed batch; with queues a peer takes the state of another")
+    if block.compile:
+        found.append("real.compile is for a fixed batch; set false")
+    kinds = sorted({fault.kind for fault in scenario.faults.list} & NOT_FOR_REAL)
+    if kinds:
+        found.append(f"faults of kind {', '.join(kinds)}: nothing throttles or damages real links; use the emulator")
+    if any(_comes_back_from_disk(fault) for fault in scenario.faults.list):
+        found.append(
+            "faults with restart state disk: real peers keep no state on disk; use state lost, or the emulator"
+        )
+    return found
+
+
+def _comes_back_from_disk(fault: object) -> bool:
+    restart = getattr(fault, "restart", "none")
+    return not isinstance(restart, str) and restart.state == "disk"

@@ -41,6 +41,9 @@ class StaticSupervisor:
         self._block = job.plan.scenario.real
         self._door = Door(job.token, self._expected, self._hear, left=self._left)
         self._agent: subprocess.Popen[bytes] | None = None
+        # Neither has a name: a supervisor that is killed leaves nothing, and above all not the run's secrets.
+        self._secret = os.memfd_create("orionbed-job")
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed with everything else)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard_s = dict.fromkeys(range(len(self.members)), time.monotonic())
         self._doing = dict.fromkeys(range(len(self.members)), "nothing yet")
@@ -61,29 +64,27 @@ class StaticSupervisor:
             AbortedRunError: it could not be brought to its end; `reports` has what there is of it.
 
         """
-        with tempfile.TemporaryDirectory(prefix="orionbed-") as folder:
-            try:
-                await self._start(Path(folder))
-                await self._all_there()
-                await self._until_done()
-            finally:
-                await self._close()
+        try:
+            await self._start()
+            await self._all_there()
+            await self._until_done()
+        finally:
+            await self._close()
 
-    async def _start(self, folder: Path) -> None:
+    async def _start(self) -> None:
         credentials = self.job.credentials
         context = None if credentials is None else credentials.server()
         host, port = await self._door.open(self.layout.host, self.layout.port, ssl=context)
-        path = folder / "job.json"
+        path = Path(f"/proc/{os.getpid()}/fd/{self._secret}")
         self.job = replace(self.job, control=(host, port))
         self.job.write(path)
         if self.layout.num_nodes > 1:
             self._tell_others()
-        self._stderr = (folder / "stderr").open("w+b")
         self._agent = subprocess.Popen(  # noqa: S603  (this very interpreter)
             torchrun(self.layout, 0, path, restarts=self._block.restarts),
             stdin=subprocess.DEVNULL,
-            stdout=self._stderr,
-            stderr=self._stderr,
+            stdout=self._output,
+            stderr=self._output,
             env=environment(self.plan),
             start_new_session=True,
         )
@@ -247,8 +248,8 @@ class StaticSupervisor:
 
     def _tail(self) -> str:
         """Return the end of what the processes have printed."""
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").splitlines()
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").splitlines()
         return "\n".join(line for line in lines[-12:] if line.strip())
 
     # ---------------------------------------------------------------- ending
@@ -261,7 +262,8 @@ class StaticSupervisor:
         await self._door.close()
         if self._agent is not None:
             await asyncio.to_thread(self._end, self._agent)
-            self._stderr.close()
+        self._output.close()
+        os.close(self._secret)
         if self._failure.done():
             self._failure.exception()
 

@@ -18,12 +18,13 @@ def result(*, fits: bool = True, hours: float = 10.0, replicas: int = 1, **secti
         stages=stages,
         peers=[None] * 20,
         num_replicas=replicas,
+        site_names=("virginia", "oregon"),
         gpu=SimpleNamespace(name="a100-80gb", memory=80e9, measured=()),
         scenario=SimpleNamespace(
             run=SimpleNamespace(peak_window=6 * 3600.0), **{"sync": "none", "merge": "none", **sections}
         ),
     )
-    return SimpleNamespace(plan=plan, duration_s=hours * 3600.0)
+    return SimpleNamespace(plan=plan, duration_s=hours * 3600.0, has_baseline=True)
 
 
 def summary(**changes: Any) -> dict[str, Any]:

@@ -126,6 +126,23 @@ def test_the_real_block_shortens_the_run() -> None:
         ({"churn": {"up": 60.0, "down": 10.0}}, "churn and faults"),
         ({"pipeline__schedule": {"kind": "queue"}, "real__transport": "gloo"}, "queues run over tcp"),
         ({"pipeline__schedule": {"kind": "queue"}, "real__checkpoint": "x"}, "real.checkpoint is for a fixed batch"),
+        ({"pipeline__schedule": {"kind": "queue"}, "real__compile": True}, "real.compile is for a fixed batch"),
+        (
+            {
+                "pipeline__schedule": {"kind": "queue"},
+                "faults": [{"id": "l1", "kind": "link", "at": 1.0, "duration": 2.0, "from": "all", "to": "all", "loss": 0.5}],
+            },
+            "faults of kind link",
+        ),
+        (
+            {
+                "pipeline__schedule": {"kind": "queue"},
+                "faults": [
+                    {"id": "c1", "kind": "crash", "at": 1.0, "target": "peer:s01r0", "restart": {"after": 1.0, "state": "disk"}}
+                ],
+            },
+            "restart state disk",
+        ),
         ({"sync": {"algorithm": "tree"}, "pipeline__replicas": 2, "peers__sites": {"here": 4}}, "sync: hardware does"),
     ],
 )  # fmt: skip

@@ -78,6 +78,15 @@ class Ranks:
             answers.close()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(name="ranks", scope="session")
 def _ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     pytest.importorskip("torch")

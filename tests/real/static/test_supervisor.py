@@ -64,7 +64,7 @@ def test_all_reports_of_all_processes_come_together(monkeypatch: pytest.MonkeyPa
         job = replace(job, credentials=Authority().issue("a process"))
     found, said, error = supervised(monkeypatch, "works", job)
     assert error is None
-    assert said == ["2 processes are up", "warmed up; what counts begins"]
+    assert sorted(said) == ["2 processes are up", "warmed up; what counts begins"]
     assert found.reports.num_complete == 4
     assert [member.final is not None for member in found.members] == [True, True]
 
