@@ -44,11 +44,11 @@ def workers(folder: Path) -> set[int]:
 
 
 @pytest.fixture
-def leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """See that neither processes nor temporary files are left behind."""
+def leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], set[int]]]:
+    """See that neither processes nor temporary files are left behind; give what tells which processes there are."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
-    yield
+    yield lambda: workers(folder)
     assert not workers(folder)
     assert not list(folder.glob("orionbed-*"))

@@ -130,7 +130,7 @@ def test_the_real_block_shortens_the_run() -> None:
         (
             {
                 "pipeline__schedule": {"kind": "queue"},
-                "faults": [{"id": "l1", "kind": "link", "at": 1.0, "duration": 2.0, "from": "all", "to": "all", "loss": 0.5}],
+                "faults": [{"id": "l1", "kind": "link", "at": 1.0, "for": 2.0, "from": "stage:0", "to": "stage:1", "loss": 0.5}],
             },
             "faults of kind link",
         ),

@@ -31,14 +31,13 @@ TWO_BY_TWO: dict[str, Any] = {"pipeline__replicas": 2, "peers__sites": {"here": 
     "changes",
     [
         {"pipeline__schedule": {"kind": "zb-v", "microbatches": 4, "recompute": "full"}},
-        {**FOUR, "pipeline__schedule": {"kind": "1f1b", "microbatches": 6, "recompute": "none"}},
         {
             **TWO_BY_TWO,
             "pipeline__schedule": {"kind": "zb-h1", "microbatches": 3, "recompute": "selective"},
             "real": {"transport": "tcp"},
         },
     ],
-    ids=["zb-v-2", "1f1b-4", "zb-h1-2x2-tcp"],
+    ids=["zb-v-2", "zb-h1-2x2-tcp"],
 )
 def test_a_run_trains_as_the_plain_model_does_in_the_order_of_the_simulator(tiny: Tiny, changes: Any) -> None:
     plan = make_plan(tiny(**changes))
@@ -158,12 +157,14 @@ def test_ctrl_c_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_when_the_supervisor_is_killed_its_processes_end(tiny: Tiny, tmp_path: Path) -> None:
+def test_when_the_supervisor_is_killed_its_processes_end(
+    tiny: Tiny, tmp_path: Path, leaves_nothing: Callable[[], set[int]]
+) -> None:
     process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
-    pids = until_it_trains(process)
+    until_it_trains(process)
     process.kill()
     process.communicate(timeout=30)
     deadline_s = time.monotonic() + 20.0
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while leaves_nothing():
         assert time.monotonic() < deadline_s, "processes outlive their supervisor"
         time.sleep(0.2)
