@@ -4,6 +4,7 @@ import platform
 import resource
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.backends import BackendError
@@ -12,7 +13,7 @@ from real.job import DeviceKind
 if TYPE_CHECKING:
     import torch
 
-_RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+_STATUS: Final = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Device:
     def peak_memory_bytes(self) -> int:
         """Return the most memory that was in use: of a GPU that of tensors, of a CPU all of the process."""
         if self.kind == "cpu":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+            return _peak_of_process()
         import torch
 
         return int(torch.cuda.max_memory_allocated(self.index))
@@ -91,3 +92,13 @@ class Device:
         if self.kind == "cuda":
             told |= {"name": torch.cuda.get_device_name(self.index), "cuda": torch.version.cuda or "unknown"}
         return told
+
+
+def _peak_of_process() -> int:
+    if _STATUS.is_file():
+        # What getrusage tells is never less than what the process had that started this one.
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

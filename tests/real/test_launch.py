@@ -130,7 +130,7 @@ def test_the_real_block_shortens_the_run() -> None:
         (
             {
                 "pipeline__schedule": {"kind": "queue"},
-                "faults": [{"id": "l1", "kind": "link", "at": 1.0, "for": 2.0, "from": "stage:0", "to": "stage:1", "loss": 0.5}],
+                "faults": [{"id": "a", "kind": "link", "at": 1.0, "for": 2.0, "from": "*", "to": "*", "loss": 0.5}],
             },
             "faults of kind link",
         ),
@@ -138,7 +138,10 @@ def test_the_real_block_shortens_the_run() -> None:
             {
                 "pipeline__schedule": {"kind": "queue"},
                 "faults": [
-                    {"id": "c1", "kind": "crash", "at": 1.0, "target": "peer:s01r0", "restart": {"after": 1.0, "state": "disk"}}
+                    {
+                        "id": "a", "kind": "crash", "at": 1.0, "target": "peer:s01r0",
+                        "restart": {"after": 1.0, "state": "disk"},
+                    }
                 ],
             },
             "restart state disk",
