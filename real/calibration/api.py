@@ -18,10 +18,22 @@ from orionbed.scenario.measurements import OptimizerStep, PassTimes, Piece
 from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
 from real.calibration import check, copies
 from real.calibration import profile_file as profile
+from real.calibration.caches import emptying
 from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, with_threads
 from real.calibration.fitting import TENSORS_OF_STATE, Room, free_bytes
 from real.calibration.matmuls import measure_rates
-from real.calibration.measure import Clock, Effort, Timed, Times, clock_of, held_up, measure, median_of, spread_of
+from real.calibration.measure import (
+    Clock,
+    Effort,
+    HostClock,
+    Timed,
+    Times,
+    clock_of,
+    held_up,
+    measure,
+    median_of,
+    spread_of,
+)
 from real.calibration.pieces import LAYERS_IN_A_GRAPH, STEP_SIZES, optimizer_steps, pass_times, pieces_of
 from real.calibration.policies import Layers
 from real.calibration.table import GIGA
@@ -81,6 +93,7 @@ def calibrate(
             given = gpu_profile(str(check_only))
             refuse_uncovered(given, target, check_only)
             say(f"timing whole stages of {target.scenario.name}, {repetitions} times")
+            with_empty_caches(clock)
             wholes = time_stages(target, found, clock, effort, say)
             rows = check.compare(given, target.scenario, target.shape, wholes)
             return outcome(rows, target, remarks(clock), {"profile": str(check_only)})
@@ -95,6 +108,12 @@ def calibrate(
     rows = check.compare(written, target.scenario, target.shape, wholes)
     lines = [*profile.summary_lines(made, findings), f"profile    {path}", *remarks(clock)]
     return outcome(rows, target, lines, {"profile": str(path), "name": made.name})
+
+
+def with_empty_caches(clock: Clock) -> None:
+    """Have everything that a CPU's clock times from now on begin with empty caches, as in a pipeline."""
+    if isinstance(clock, HostClock):
+        clock.between = emptying()
 
 
 def remarks(clock: Clock) -> list[str]:
@@ -167,6 +186,7 @@ def measure_all(
     say(f"multiplies and other kernels, {effort.repetitions} times each")
     rates = measure_rates(target.shape, device.kind, clock, effort)
     say(f"pieces of stages and whole stages ({', '.join(map(str, target.chunks))}) in turn")
+    with_empty_caches(clock)
     if device.kind == "cpu":
         timed = [*pieces_of(target.shape, "cpu"), *_steps(target, "cpu"), *stages_of(target)]
         times = measure(timed, clock, effort)

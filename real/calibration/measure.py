@@ -37,23 +37,34 @@ class HostClock:
 
     With `own` it counts only the time in which this thread had a core, which is all the time where nothing else runs:
     others on the machine then lengthen no measurement but by what they take of caches. For work of one thread.
+    `between` is called at every mark, and takes no time by this clock.
     """
 
-    def __init__(self, *, own: bool = False) -> None:
+    def __init__(self, *, own: bool = False, between: Callable[[], None] | None = None) -> None:
         self._own = own
-        self._marks: list[tuple[float, float]] = []
+        self.between = between
+        # when the lap before ended, and when the next one began, in passed and in computed seconds
+        self._marks: list[tuple[tuple[float, float], tuple[float, float]]] = []
         self._passed_s = 0.0
         self._computed_s = 0.0
 
     def mark(self) -> None:
-        self._marks.append((time.perf_counter(), time.thread_time()))
+        now_s = begins_s = self._now_s()
+        if self.between is not None:
+            self.between()
+            begins_s = self._now_s()
+        self._marks.append((now_s, begins_s))
+
+    @staticmethod
+    def _now_s() -> tuple[float, float]:
+        return time.perf_counter(), time.thread_time()
 
     def laps(self) -> list[float]:
         marks, self._marks = self._marks, []
-        if marks:
-            self._passed_s += marks[-1][0] - marks[0][0]
-            self._computed_s += marks[-1][1] - marks[0][1]
-        return [after[self._own] - before[self._own] for before, after in pairwise(marks)]
+        laps = [(end[0] - begin[0], end[1] - begin[1]) for (_, begin), (end, _) in pairwise(marks)]
+        self._passed_s += sum(passed for passed, _ in laps)
+        self._computed_s += sum(computed for _, computed in laps)
+        return [lap[self._own] for lap in laps]
 
     @property
     def share(self) -> float:

@@ -127,7 +127,8 @@ def _share(rate: float, whole: float) -> float:
 
 def _clock_of(device: Device) -> str:
     single = device.kind == "cpu" and device.threads == 1
-    return "; seconds in which the one thread had a core" if single else ""
+    said = "; seconds in which the one thread had a core" if single else ""
+    return said + ("; caches emptied before each, as in a pipeline" if device.kind == "cpu" else "")
 
 
 def _squares(found: Findings) -> str:

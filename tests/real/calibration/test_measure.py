@@ -1,9 +1,11 @@
 """Timing with clocks that are made up."""
 
 import time
+from pathlib import Path
 
 import pytest
 
+from real.calibration.caches import UNKNOWN_BYTES, emptying, largest_cache_bytes
 from real.calibration.measure import (
     FEWEST_REPETITIONS,
     Effort,
@@ -85,13 +87,30 @@ def test_a_clock_of_ones_own_stands_still_while_others_have_the_core() -> None:
     time.sleep(0.05)
     clock.mark()
     total = 0
-    while clock._marks[-1][1] + 0.01 > time.thread_time():
+    while clock._marks[-1][1][1] + 0.01 > time.thread_time():
         total += 1
     clock.mark()
     slept, computed = clock.laps()
     assert slept < 0.02
     assert 0.01 <= computed < 0.05
     assert total > 0
+
+
+def test_what_is_done_between_two_laps_is_in_neither() -> None:
+    clock = HostClock(between=lambda: time.sleep(0.02))
+    for _ in range(3):
+        clock.mark()
+    assert max(clock.laps()) < 0.02
+
+
+def test_caches_are_emptied_by_something_larger(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert largest_cache_bytes(tmp_path) == UNKNOWN_BYTES
+    for index, size in enumerate(("48K", "1024K", "32M", "?")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n", encoding="ascii")
+    assert largest_cache_bytes(tmp_path) == 32 * 2**20
+    emptying()()
 
 
 def test_a_process_that_was_held_up_says_so() -> None:
