@@ -3,6 +3,7 @@
 import platform
 import resource
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -92,6 +93,12 @@ class Device:
         if self.kind == "cuda":
             told |= {"name": torch.cuda.get_device_name(self.index), "cuda": torch.version.cuda or "unknown"}
         return told
+
+
+def devices_of(told: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a summary says of the devices of a run: the first one in full, and the names of all."""
+    found = [device for device in told if device]
+    return {"device": found[0] if found else {}, "devices": list(dict.fromkeys(device["name"] for device in found))}
 
 
 def _peak_of_process() -> int:

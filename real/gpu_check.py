@@ -19,6 +19,7 @@ from typing import Final
 from orionbed.backends import BackendError
 from orionbed.scenario import Scenario, gpu_profile, load
 from orionbed.training.shape import ModelShape
+from real import gpu_pipeline
 from real.calibration import api, check, copies, policies, profile_file, prospects
 from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, typed_profile, with_threads
 from real.calibration.fitting import Room, free_bytes, largest_that_fits, peak_bytes, reset_peak, with_layers
@@ -32,6 +33,7 @@ STAGE: Final = 1
 BUDGET_S: Final = 540.0
 SHARES: Final = {"kernels": 0.15, "pieces": 0.35, "stage": 0.65, "policies": 0.85}
 """By which part of the budget each of the measurements must stop repeating itself."""
+LEAST_FOR_PIPELINES_S: Final = 60.0
 LEAST_TORCH: Final = (2, 13)
 """Before it, backwards in halves may be wrong where a weight is used twice."""
 TINY: Final = (
@@ -91,6 +93,14 @@ class Check:
         attempt("stage", self.time_stage)
         attempt("policies", self.compare_policies)
         attempt("profile", self.write_profile)
+        attempt("pipeline", self.check_pipeline)
+
+    def check_pipeline(self) -> None:
+        """Hold pipelines of several processes on this one device against the plain model, in the time that is left."""
+        api.free_memory(self.kind)
+        left_s = self.started_s + self.budget_s - time.monotonic()
+        shape, num_stages = (gpu_pipeline.WIDE, 4) if self.kind == "cuda" else (gpu_pipeline.TINY, 2)
+        gpu_pipeline.compare(self.kind, num_stages, shape, self.table, patience_s=max(LEAST_FOR_PIPELINES_S, left_s))
 
     def find_room(self) -> None:
         """Measure what a layer keeps, and say what the plan says of the stage."""

@@ -181,7 +181,9 @@ def _relative(found: "Tensor", expected: "Tensor") -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
-def compare(device: DeviceKind, num_stages: int, shape: ModelShape, table: Table) -> None:
+def compare(
+    device: DeviceKind, num_stages: int, shape: ModelShape, table: Table, *, patience_s: float = PATIENCE_S
+) -> None:
     """Start the processes, and add a line per case as all of them have told of it.
 
     Raises:
@@ -202,7 +204,7 @@ def compare(device: DeviceKind, num_stages: int, shape: ModelShape, table: Table
                 theirs.close()
                 ends.append(ours)
                 processes.append(process)
-            until_s = time.monotonic() + PATIENCE_S
+            until_s = time.monotonic() + patience_s
             for case in CASES:
                 _judge(case, _next_of_each(ends, until_s), table)
             for process in processes:
@@ -222,7 +224,7 @@ def _next_of_each(ends: Sequence[Connection], until_s: float) -> list[Found]:
         waiting = [end for end in ends if end not in told]
         ready = wait(waiting, timeout=max(0.0, until_s - time.monotonic()))
         if not ready:
-            raise BackendError(f"nothing came of {len(waiting)} processes in {PATIENCE_S:.0f} s")
+            raise BackendError(f"nothing came of {len(waiting)} processes in the time there was")
         for end in ready:
             assert isinstance(end, Connection)
             answer: Any = "a process ended before it was done"

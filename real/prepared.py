@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from orionbed.backends import BackendError
 from orionbed.fleet.certificates import Authority
 from orionbed.plan import Plan, make_plan
+from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
+from real.calibration.devices import find_device
+from real.calibration.fitting import MOST_OF_MEMORY, TENSORS_OF_STATE
 from real.job import DeviceKind, Job, Transport
 from real.launch import Layout, layout_of
 from real.settings import as_real, real_shape, refuse
@@ -48,13 +51,34 @@ def prepare(plan: Plan, seed: int, say: Callable[[str], None], *, measure: bool 
     device = _device(runs)
     transport = _transport(runs, device)
     shape = real_shape(runs, device)
+    layout = layout_of(runs, num_others=_num_stores(runs))
+    if device == "cpu":
+        _refuse_too_large(shape, runs, layout)
     runs, of_device, source = _with_peak(runs, device, shape.dtype, say, measure=measure)
-    others = 1 if runs.order is None and not isinstance(runs.scenario.merge, str) else 0
     encrypts = transport == "tcp" and runs.scenario.real.encrypt
     credentials = Authority().issue("a process of the run") if encrypts else None
     token = secrets.token_hex(16)
     job = Job(runs, seed, shape, device, transport, ("127.0.0.1", 0), token, credentials)
-    return Prepared(job, layout_of(runs, num_others=others), of_device, source)
+    return Prepared(job, layout, of_device, source)
+
+
+def _num_stores(plan: Plan) -> int:
+    """Return 1 where queue-driven replicas merge, through an object store that is a process of its own."""
+    return 1 if plan.order is None and not isinstance(plan.scenario.merge, str) else 0
+
+
+def _refuse_too_large(shape: ModelShape, plan: Plan, layout: Layout) -> None:
+    """Raise BackendError where the processes of this machine would not fit its memory."""
+    width = BYTES_PER_VALUE[shape.dtype]
+    here = [peer for peer in plan.peers if peer.index in layout.ranks(0)]
+    chunks = [chunk for peer in here for chunk in plan.chunks_of(peer.stage)]
+    needed = sum(TENSORS_OF_STATE * width * parameters_of(shape, chunk) for chunk in chunks)
+    there = find_device("cpu", 1).memory_bytes
+    if needed > MOST_OF_MEMORY * there:
+        raise BackendError(
+            f"{len(here)} processes need {needed / 1e9:.0f} GB for weights, gradients and moments, and this machine "
+            f"has {there / 1e9:.0f}; make the model smaller with --set, or use more machines (real.nodes)"
+        )
 
 
 def _device(plan: Plan) -> DeviceKind:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from orionbed import measured as lookup
 from orionbed import model as arithmetic
@@ -20,7 +20,7 @@ from real.calibration import check, copies
 from real.calibration import profile_file as profile
 from real.calibration.caches import emptying
 from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, with_threads
-from real.calibration.fitting import TENSORS_OF_STATE, Room, free_bytes
+from real.calibration.fitting import MOST_OF_MEMORY, TENSORS_OF_STATE, Room, free_bytes
 from real.calibration.matmuls import measure_rates
 from real.calibration.measure import (
     Clock,
@@ -42,7 +42,6 @@ from real.settings import real_shape
 
 Say = Callable[[str], None]
 _WHOLE, _STEP = "stage ", "step "
-MOST_OF_MEMORY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)

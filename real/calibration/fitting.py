@@ -1,12 +1,14 @@
 """What fits a GPU's memory, by arithmetic before anything is tried."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
 from real.calibration.devices import Device, DeviceKind
 from real.calibration.whole import HALVES, PLAIN, RECOMPUTE, STEP
 
-TENSORS_OF_STATE = 4
+MOST_OF_MEMORY: Final = 0.8
+TENSORS_OF_STATE: Final = 4
 """Weights, gradients and two moments."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from orionbed import tracing
 from orionbed.account import KIND_CODES
 from orionbed.fleet.record import Record
+from real.devices import devices_of
 from real.prepared import Prepared
 from real.queued.supervisor import QueueSupervisor
 
@@ -27,7 +28,7 @@ def observed(prepared: Prepared, supervisor: QueueSupervisor) -> dict[str, Any]:
             {"name": names[member.index], "machine": member.host, "lives": 1 + member.life}
             for member in supervisor.members
         ],
-        "devices": [supervisor.devices.get(peer.index, "") for peer in plan.peers],
+        **devices_of(supervisor.devices.values()),
         "memory": [
             {
                 "peer": peer.name,

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from orionbed.faults import resolve
 from orionbed.fleet.participants import Emit, Participant, PeerParticipant, StoreParticipant
 from orionbed.training.compute import Body, Compute
 from orionbed.training.loop import Setup, Transport
+from real.devices import Device
 from real.job import Job
 from real.queued.staging import make_staging
 from real.queued.warming import warm_up
@@ -15,11 +17,11 @@ from real.queued.warming import warm_up
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A participant, what takes in boundary tensors for it, and how its device is called and how full it was."""
+    """A participant, what takes in boundary tensors for it, and what its device is and how full it was."""
 
     participant: Participant
     arrived: Callable[[Body], Body]
-    device: str
+    device: dict[str, Any]
     peak_memory_bytes: Callable[[], int]
 
 
@@ -28,16 +30,10 @@ def make_participant(  # noqa: PLR0917
 ) -> Made:
     """Return the participant of an index, warmed up; the one after all peers is the store."""
     if index == len(job.plan.peers):
-        return Made(StoreParticipant(transport), lambda body: body, "none", lambda: 0)
-    import torch
-
+        return Made(StoreParticipant(transport), lambda body: body, {}, lambda: 0)
     plan, block = job.plan, job.plan.scenario.real
-    torch.set_num_threads(block.threads)
-    device = "cpu"
-    if job.device == "cuda":
-        device = f"cuda:{local_rank % torch.cuda.device_count()}"
-        torch.cuda.set_device(device)
-    staging = make_staging(job.shape, device)
+    device = Device.choose(job.device, local_rank, threads=block.threads)
+    staging = make_staging(job.shape, device.name)
     compute = Compute(
         job.shape,
         plan.chunks_of(plan.peers[index].stage),
@@ -45,43 +41,21 @@ def make_participant(  # noqa: PLR0917
         optimizer=block.optimizer,
         learning_rate=block.learning_rate,
         fused_last=True,
-        device=device,
+        device=device.name,
         timer=_timer(device),
         codec=staging,
     )
     warm_up(compute, staging, block.warm_up, optimizer=block.optimizer)
     setup = Setup(plan, index, life, job.seed, measured=True, faults=resolve(plan, job.seed))
     participant = PeerParticipant(setup, compute, transport, emit)
-    return Made(participant, staging.arrived, _name(device), lambda: _peak_memory_bytes(device))
+    return Made(participant, staging.arrived, device.describe(), device.peak_memory_bytes)
 
 
-def _timer(device: str) -> Callable[[], float]:
-    """Return a clock for operations; on a GPU it waits for what has been begun there."""
-    if device == "cpu":
-        return time.perf_counter
-    import torch
+def _timer(device: Device) -> Callable[[], float]:
+    """Return a clock for operations, which waits for what has been begun on the device."""
 
     def synchronised() -> float:
-        torch.cuda.current_stream(device).synchronize()
+        device.synchronise()
         return time.perf_counter()
 
     return synchronised
-
-
-def _name(device: str) -> str:
-    if device == "cpu":
-        return device
-    import torch
-
-    return f"{device} ({torch.cuda.get_device_name(device)})"
-
-
-def _peak_memory_bytes(device: str) -> int:
-    """Return the most that was allocated on the device; of a CPU the most that the process had in memory."""
-    if device == "cpu":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    import torch
-
-    return int(torch.cuda.max_memory_allocated(device))

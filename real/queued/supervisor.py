@@ -53,7 +53,7 @@ class QueueSupervisor:
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
         self.on_death: Callable[[Member, float, str], None] | None = None
         self.restarts: list[dict[str, Any]] = []
-        self.devices: dict[int, str] = {}
+        self.devices: dict[int, dict[str, Any]] = {}
         self.actions = LastActions()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._door = Door(job.token, self._expected, self._hear, left=self._left)

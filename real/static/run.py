@@ -11,6 +11,8 @@ from orionbed.fleet.supervising import AbortedRunError
 from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.training.shape import BYTES_PER_VALUE, parameters_of
+from orionbed.warn import warning
+from real.devices import devices_of
 from real.prepared import Prepared
 from real.static.outcome import audited, finals_of, recorded, result_of
 from real.static.reference import difference_of
@@ -78,7 +80,9 @@ def _result(prepared: Prepared, supervisor: StaticSupervisor, aborted: str, wall
         "reference_difference": difference,
         "loss": _losses(reports),
     }
-    result.warnings += [warning for final in told for warning in final.get("warnings", [])]
+    # All processes of a kind have the same to say.
+    said = dict.fromkeys(text for final in told for text in final.get("warnings", []))
+    result.warnings += [warning("not-as-asked", text, "see docs/how-to/gpu.md") for text in said]
     return result
 
 
@@ -96,7 +100,7 @@ def _sync_bytes(prepared: Prepared) -> list[float]:
 def _block(prepared: Prepared, supervisor: StaticSupervisor, told: Sequence[dict[str, Any]]) -> dict[str, Any]:
     plan, reports = prepared.plan, supervisor.reports
     return {
-        "device": next((final["device"] for final in told if final), {}),
+        **devices_of(final.get("device", {}) for final in told),
         "steps": {
             "warm_up": plan.scenario.real.warm_up,
             "measured": reports.num_complete,

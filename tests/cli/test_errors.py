@@ -23,7 +23,10 @@ from orionbed.waterfall import WaterfallError
         (["run", "tiny.yaml", "--seed", "x"], "Invalid value for '--seed'"),
         (["run", "tiny.yaml", "--samples", "-1"], "Invalid value for '--samples'"),
         (["run", "tiny.yaml", "--jobs", "-1"], "Invalid value for '--jobs'"),
-        (["run", "tiny.yaml", "--backend", "nosuch"], "backend 'nosuch' does not exist; use --backend sim, emulator or real"),
+        (
+            ["run", "tiny.yaml", "--backend", "nosuch"],
+            "backend 'nosuch' does not exist; use --backend sim, emulator or real",
+        ),
         (["run", "tiny.yaml", "--dry-run"], "--dry-run is for --backend real"),
         (["crosscheck", "tiny.yaml", "--backend", "sim"], "use emulator or real"),
         (["check", "minimla"], "minimla: no such file, nor a packaged scenario; did you mean minimal?"),

@@ -25,6 +25,7 @@ SURFACE = {
         "--runs = runs",
         "--jobs = 0",
         "--force",
+        "--dry-run",
         "--json",
     ],
     "peer": ["--join HOST:PORT", "--token TOKEN", "--slots N = 0", "--host ADDRESS", "--certificates DIR"],
@@ -49,7 +50,14 @@ SURFACE = {
         "--json",
     ],
     "validate": ["--only NAME ...", "--data DIR", "--document FILE", "--png FILE", "--jobs = 0", "--summary", "--json"],
-    "crosscheck": ["SCENARIO", "--set KEY=VALUE ...", "--profile FILE", "--seeds = 0", "--json"],
+    "crosscheck": [
+        "SCENARIO",
+        "--backend = emulator",
+        "--set KEY=VALUE ...",
+        "--profile FILE",
+        "--seeds = 0",
+        "--json",
+    ],
     "calibrate": [
         "[SCENARIO]",
         "--device = cpu",

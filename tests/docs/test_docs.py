@@ -87,7 +87,9 @@ def test_every_command_can_be_typed(page: Path, line: str) -> None:
         assert arguments == [".venv/bin/activate"]
     else:
         assert program in {"python", "pytest"}
-        assert (ROOT / arguments[0]).exists()
+        module = arguments[:1] == ["-m"]
+        path = arguments[1].replace(".", "/") + ".py" if module else arguments[0]
+        assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize(("page", "span"), MENTIONED, ids=names)
