@@ -62,8 +62,8 @@ def _once(scenario: Scenario, seed: int, say: Callable[[str], None] | None, back
     executed = backends.load(backend).run(make_plan(scenario, seed), seed=seed, say=say)
     if not executed.has_baseline:
         raise backends.BackendError(
-            f"peers.gpu {scenario.peers.gpu} is not the device that ran, so there is nothing to compare: measure it with "
-            "`orionbed calibrate` and give --profile"
+            f"peers.gpu {scenario.peers.gpu} is not the device that ran, so there is nothing to compare: measure it "
+            "with `orionbed calibrate` and give --profile"
         )
     plan = executed.plan
     max_epochs = scenario.emulator.merges if backend == "emulator" else scenario.real.merges

@@ -1,4 +1,4 @@
-"""Section `real`: which hardware runs the scenario, over what, for how long, and what happens when a process is lost."""
+"""Section `real`: which hardware runs the scenario, over what, for how long, and what if a process is lost."""
 
 from typing import Annotated, Literal, Self
 
@@ -56,7 +56,9 @@ class Real(Block):
         default=True, description="Whether tcp connections use TLS 1.3, with certificates on both ends (default true)."
     )
     nodes: Count = Field(
-        default=1, description="Machines (default 1); those beside this one are started by hand, with the commands that are printed."
+        default=1,
+        description="Machines (default 1); those beside this one are started by hand, with the commands that are "
+        "printed.",
     )
     listen: Annotated[str, AfterValidator(an_address)] | None = Field(
         default=None,
