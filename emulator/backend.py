@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from emulator.coordinator import Coordinator
@@ -13,20 +12,11 @@ from orionbed.emulation import as_emulated
 from orionbed.fleet.interrupts import run_interruptibly
 from orionbed.fleet.orchestra import Orchestra
 from orionbed.fleet.outcome import Outcome
+from orionbed.fleet.progress import Progress
 from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import in_order
 from orionbed.plan import Plan, make_plan
 from orionbed.results import RunResult
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has got."""
-
-    now_s: float
-    applied: int
-    target: int | None
-    share: float | None = None
 
 
 def run(

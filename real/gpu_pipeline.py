@@ -29,13 +29,13 @@ from orionbed.training.shape import ModelShape
 from real.calibration.table import Table
 from real.devices import Device
 from real.job import DeviceKind
-from real.training import PipelineTraining
+from real.static.training import PipelineTraining
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup
 
-    from real.modules import Recompute
+    from real.static.modules import Recompute
 
 WIDE: Final = ModelShape((1,), 1024, 2816, 8, 2, 4096, 512, 1, 64)
 TINY: Final = ModelShape((1,), 32, 48, 4, 2, 64, 8, 2, 6)

@@ -57,7 +57,7 @@ def common_block(prepared: Prepared) -> dict[str, Any]:
     return {
         "device_kind": job.device,
         "transport": job.transport,
-        "encrypted": job.credentials is not None,
+        "encrypted": job.credentials is not None and job.transport == "tcp",
         "dtype": job.shape.dtype,
         "num_processes": prepared.layout.num_ranks,
         "num_nodes": prepared.layout.num_nodes,

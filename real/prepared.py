@@ -55,7 +55,8 @@ def prepare(plan: Plan, seed: int, say: Callable[[str], None], *, measure: bool 
     if device == "cpu":
         _refuse_too_large(shape, runs, layout)
     runs, of_device, source = _with_peak(runs, device, shape.dtype, say, measure=measure)
-    encrypts = transport == "tcp" and runs.scenario.real.encrypt
+    # Between machines what the supervisor is told is encrypted whatever carries tensors.
+    encrypts = runs.scenario.real.encrypt and (transport == "tcp" or layout.num_nodes > 1)
     credentials = Authority().issue("a process of the run") if encrypts else None
     token = secrets.token_hex(16)
     job = Job(runs, seed, shape, device, transport, ("127.0.0.1", 0), token, credentials)

@@ -35,7 +35,7 @@ def _about(prepared: Prepared) -> list[str]:
     machines = "this machine" if layout.num_nodes == 1 else f"{layout.num_nodes} machines"
     return [
         f"{plan.scenario.name}  {layout.num_ranks} processes on {machines}, {job.device}, {job.transport}"
-        + (", encrypted" if job.credentials else ""),
+        + (", encrypted" if job.credentials and job.transport == "tcp" else ""),
         f"model      {plan.num_parameters:,} parameters in {shape.dtype}; layers per chunk {list(plan.split)}",
         f"boundary   {shape.boundary_bytes:,} bytes per micro-batch and direction",
         f"peak       {prepared.peak_source}: {plan.peak_flops / plan.num_gpus / 1e12:.4g} TFLOP/s per process",

@@ -19,8 +19,8 @@ TORCH = "2.13.0"
 LATE_ITSELF = {
     "orionbed/training/modules.py",
     *(f"orionbed/transport/{name}.py" for name in ("collectives", "group", "staging", "works")),
-    "real/modules.py",
-    "real/pipelining.py",
+    "real/static/modules.py",
+    "real/static/pipelining.py",
 }
 
 

@@ -62,8 +62,8 @@ class Real(Block):
     )
     listen: Annotated[str, AfterValidator(an_address)] | None = Field(
         default=None,
-        description="Where this machine is found by the others, as address and port like 10.0.0.1:7777; the two ports "
-        "after it are used as well (default null: all processes run on this machine).",
+        description="Where this machine is found by the others, as address and port like 10.0.0.1:7777; the port "
+        "after it is used as well (default null: all processes run on this machine).",
     )
     checkpoint: str | None = Field(
         default=None, description="Folder for checkpoints, with a fixed batch (default null: none are written)."

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from orionbed import tracing
 from orionbed.fleet.members import Member
 from orionbed.fleet.orchestra import Orchestra
 from orionbed.fleet.outcome import Outcome
+from orionbed.fleet.progress import Progress
 from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import in_order
 from orionbed.results import RunResult
@@ -17,16 +18,6 @@ from real.prepared import Prepared
 from real.queued.inspection import inspect
 from real.queued.observed import observed
 from real.queued.supervisor import QueueSupervisor
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has got."""
-
-    now_s: float
-    applied: int
-    target: int | None
-    share: float | None = None
 
 
 async def run_queue(prepared: Prepared, progress: Callable[[Any], None], say: Callable[[str], None]) -> RunResult:

@@ -4,9 +4,9 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from orionbed.fleet.progress import Progress
 from orionbed.fleet.supervising import AbortedRunError
 from orionbed.plan import Plan
 from orionbed.results import RunResult
@@ -21,16 +21,6 @@ from real.static.supervisor import StaticSupervisor
 
 TOLERANCE: Final = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2}
 TRUNCATED: Final = (0.05, 0.95)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has got."""
-
-    now_s: float
-    applied: int
-    target: int | None
-    share: float | None = None
 
 
 async def run_static(prepared: Prepared, progress: Callable[[Any], None], say: Callable[[str], None]) -> RunResult:

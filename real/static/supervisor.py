@@ -49,6 +49,7 @@ class StaticSupervisor:
         self._doing = dict.fromkeys(range(len(self.members)), "nothing yet")
         self._moved_s = time.monotonic()
         self._why: dict[int, str] = {}
+        self._copy: Path | None = None
         self._origin_s: float | None = None
         self._restarts_left = self._block.restarts
         self._losing: asyncio.Task[None] | None = None
@@ -90,7 +91,7 @@ class StaticSupervisor:
         )
 
     def _tell_others(self) -> None:
-        kept = Path(f"{self.plan.scenario.name}.job.json").resolve()
+        kept = self._copy = Path(f"{self.plan.scenario.name}.job.json").resolve()
         self.job.write(kept)
         self._say(f"copy {kept} to the other machines, and run there:")
         threads, restarts = self._block.threads, self._block.restarts
@@ -264,6 +265,8 @@ class StaticSupervisor:
             await asyncio.to_thread(self._end, self._agent)
         self._output.close()
         os.close(self._secret)
+        if self._copy is not None:
+            self._copy.unlink(missing_ok=True)
         if self._failure.done():
             self._failure.exception()
 

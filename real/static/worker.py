@@ -17,8 +17,8 @@ from real.static.reports import StepReport
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from real.checkpoint import Checkpoints
-    from real.training import PipelineTraining
+    from real.static.checkpoint import Checkpoints
+    from real.static.training import PipelineTraining
 
 LOCAL_HOST: Final = "127.0.0.1"
 PATIENCE: Final = timedelta(minutes=30)
@@ -110,7 +110,7 @@ class _Worker:
         return BACKEND
 
     def _training(self) -> "PipelineTraining":
-        from real.training import PipelineTraining
+        from real.static.training import PipelineTraining
 
         plan, peers = self.plan, self.plan.peers
         assert plan.order is not None
@@ -166,7 +166,7 @@ class _Worker:
     def _checkpoints(self) -> "Checkpoints | None":
         if self.block.checkpoint is None:
             return None
-        from real.checkpoint import Checkpoints
+        from real.static.checkpoint import Checkpoints
 
         return Checkpoints(Path(self.block.checkpoint), self.rank)
 
@@ -176,7 +176,7 @@ class _Worker:
             return 0
         import torch.distributed as dist
 
-        from real.checkpoint import newest_common
+        from real.static.checkpoint import newest_common
 
         self.line.doing = "looking for a checkpoint"
         known: list[Any] = [None] * dist.get_world_size()

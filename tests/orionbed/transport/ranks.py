@@ -193,7 +193,7 @@ def main() -> None:
     dist.barrier(group=group)
     started = time.monotonic()
     dist.destroy_process_group(group)
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < 20.0, "nobody waits for a patience to run out"
     assert not [each for each in threading.enumerate() if each.name.startswith("transport")]
     dist.destroy_process_group()
 

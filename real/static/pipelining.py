@@ -22,8 +22,8 @@ from orionbed.schedule.order import Order
 from orionbed.schedule.text import to_csv
 from orionbed.training.modules import weight_gradient
 from orionbed.training.shape import ModelShape
-from real.message_order import in_same_order
-from real.modules import PipelinedChunk
+from real.static.message_order import in_same_order
+from real.static.modules import PipelinedChunk
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

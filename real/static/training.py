@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup
 
-    from real.modules import Recompute
+    from real.static.modules import Recompute
 
 Clock = Callable[[], float]
 Doing = Callable[[str], None]
@@ -74,8 +74,8 @@ class PipelineTraining:
         defer_receives: bool = False,
     ) -> None:
         from orionbed.training.modules import make_chunk
-        from real.modules import PipelinedChunk, compile_layers
-        from real.pipelining import make_pipeline
+        from real.static.modules import PipelinedChunk, compile_layers
+        from real.static.pipelining import make_pipeline
 
         self.shape, self.order = shape, order
         self.chunks = held_by(order, stage)

@@ -26,7 +26,7 @@ def _one_thread() -> Iterator[None]:
 
 def made(policy: str, number: int = 1) -> Any:
     from orionbed.training.modules import make_chunk
-    from real.modules import PipelinedChunk
+    from real.static.modules import PipelinedChunk
 
     return PipelinedChunk(make_chunk(SHAPE, number, 0), policy)  # type: ignore[arg-type]
 
@@ -108,7 +108,7 @@ def test_an_unknown_policy_is_refused() -> None:
 def compiled(piece: Any, backend: Any, *, splits_backward: bool = False) -> str | None:
     import torch
 
-    from real.modules import compile_layers
+    from real.static.modules import compile_layers
 
     torch._dynamo.reset()
     return compile_layers(piece.chunk, SHAPE, splits_backward=splits_backward, backend=backend)

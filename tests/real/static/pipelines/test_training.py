@@ -10,7 +10,7 @@ from orionbed.schedule.classic import interleaved, one_forward_one_backward
 from orionbed.schedule.v_shaped import zb_v
 from orionbed.training.serial import SerialModel
 from orionbed.training.shape import ModelShape
-from real.training import held_by, receive_buffer_bytes
+from real.static.training import held_by, receive_buffer_bytes
 
 pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.timeout(120)]
 

@@ -9,7 +9,7 @@ import pytest
 from orionbed.backends import BackendError
 from orionbed.training.shape import ModelShape
 from real import checkpoint
-from real.checkpoint import Checkpoints, newest_common
+from real.static.checkpoint import Checkpoints, newest_common
 
 pytest.importorskip("torch")
 

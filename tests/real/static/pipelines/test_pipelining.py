@@ -187,7 +187,7 @@ def test_over_the_transport_of_the_internet(schedule: str, ranks: Any, numbers: 
 
 def test_another_torch_is_refused() -> None:
     pytest.importorskip("torch")
-    from real.pipelining import check_version
+    from real.static.pipelining import check_version
 
     check_version(TORCH)
     check_version(TORCH + "+cpu")

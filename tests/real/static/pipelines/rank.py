@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import real.pipelining  # noqa: F401 - here, before there are several processes
+import real.static.pipelining  # noqa: F401 - here, before there are several processes
 from orionbed.schedule.actions import parse_action
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
 from orionbed.schedule.order import Order, make_order, one_each
@@ -27,10 +27,10 @@ from orionbed.schedule.timing import equal_times
 from orionbed.training import data
 from orionbed.training.parameters import to_bytes
 from orionbed.training.shape import ModelShape
-from real.checkpoint import Checkpoints
 from real.devices import Device
+from real.static.checkpoint import Checkpoints
 from real.static.reports import StepReport
-from real.training import PipelineTraining
+from real.static.training import PipelineTraining
 
 _groups: dict[tuple[str, ...], Any] = {}
 

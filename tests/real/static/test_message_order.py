@@ -1,6 +1,6 @@
 """Lists in which messages would be taken for one another are found."""
 
-from real.message_order import in_same_order
+from real.static.message_order import in_same_order
 
 FOLDED = (0, 1, 1, 0)
 
