@@ -42,6 +42,11 @@ class Line:
             self._told_s = time.monotonic()
             self._channel.send({"doing": self.doing} | message)
 
+    def tell_last(self, message: Message) -> None:
+        """Tell the last thing there is to tell: from now on the supervisor may be gone. OSError: it is gone already."""
+        self._closed.set()
+        self.tell(message)
+
     def at(self, doing: str) -> None:
         """Note what the process is at, and tell it unless something was told a moment ago."""
         self.doing = doing

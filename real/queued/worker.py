@@ -108,7 +108,7 @@ class _Process:
             self._participant.close()
             line.tell({"t": "final", **self._participant.final(), **self._observed()})
             line.wait_for("count")
-            line.tell({"t": "counted", "counters": counted(self._endpoint)})
+            line.tell_last({"t": "counted", "counters": counted(self._endpoint)})
         finally:
             self._knows_time.set()
             if self._hands is not None:

@@ -71,9 +71,10 @@ class _Worker:
         try:
             training = self._training()
             self._train(training)
-            self.line.tell(self._final(training))
+            final = self._final(training)
         finally:
             dist.destroy_process_group()
+        self.line.tell_last(final)
 
     # ---------------------------------------------------------------- joining
 

@@ -43,7 +43,7 @@ def rank(job: Job, index: int, life: int, behaviour: str) -> None:
         time.sleep(0.05)
     if behaviour == "stalls":
         time.sleep(60.0)
-    line.tell({"t": "final", "peak_memory_bytes": 1})
+    line.tell_last({"t": "final", "peak_memory_bytes": 1})
     line.close()
 
 

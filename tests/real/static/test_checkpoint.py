@@ -8,7 +8,7 @@ import pytest
 
 from orionbed.backends import BackendError
 from orionbed.training.shape import ModelShape
-from real import checkpoint
+from real.static import checkpoint
 from real.static.checkpoint import Checkpoints, newest_common
 
 pytest.importorskip("torch")

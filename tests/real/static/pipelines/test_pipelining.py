@@ -200,7 +200,7 @@ def test_the_list_that_torch_reads_is_gone_afterwards(tmp_path: Path, monkeypatc
     pytest.importorskip("torch")
     from types import SimpleNamespace
 
-    from real import pipelining
+    from real.static import pipelining
 
     read: list[str] = []
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
