@@ -242,6 +242,59 @@ EMULATOR: Final[tuple[tuple[str, str, str], ...]] = (
     ("emulator.audit.counts.*", "", "micro-batches by what became of them, as the journal has it"),
 )  # fmt: skip
 
+# The block `real`, which only runs on that backend have; rows as in SUMMARY. Some keys are there with a fixed batch or with
+# queues alone.
+REAL: Final[tuple[tuple[str, str, str], ...]] = (
+    ("real.device_kind", "", "cpu or cuda"),
+    ("real.transport", "", "gloo, nccl or tcp"),
+    ("real.encrypted", "", "whether boundary tensors travelled over TLS"),
+    ("real.dtype", "", "number format of weights and activations"),
+    ("real.num_processes", "", "processes: the peers, and the store where queue-driven replicas merge"),
+    ("real.num_nodes", "", "machines"),
+    ("real.threads", "", "threads of a process on a CPU"),
+    ("real.profile.name", "", "name of the profile that predicted times come from"),
+    ("real.profile.is_of_device", "", "whether it is of the device that ran; if not, nothing is predicted or compared"),
+    ("real.profile.peak_flops", "FLOP/s", "peak of one process that MFU is a share of"),
+    ("real.profile.peak_source", "", "where that comes from"),
+    ("real.device.*", "", "what the first process's device says of itself: name, memory_bytes, clocks, versions"),
+    ("real.devices[]", "", "names of the devices of all processes, each once"),
+    ("real.steps.warm_up", "", "steps before second 0, which count nowhere (fixed batch)"),
+    ("real.steps.measured", "", "steps that every process has done"),
+    ("real.steps.median_s", "s", "from one optimizer step of the first peer to its next, the median"),
+    ("real.steps.p5_s", "s", "its 5th percentile"),
+    ("real.steps.p95_s", "s", "its 95th percentile"),
+    ("real.operations[].chunk", "", "chunk of the model (fixed batch)"),
+    ("real.operations[].stage", "", "stage (queues)"),
+    ("real.operations[].kind", "", "F, B, I, W or STEP"),
+    ("real.operations[].count", "", "how many were measured"),
+    ("real.operations[].median_s", "s", "median time"),
+    ("real.operations[].p5_s", "s", "5th percentile (fixed batch)"),
+    ("real.operations[].p95_s", "s", "95th percentile"),
+    ("real.operations[].predicted_s", "s", "what the plan says; null where the profile is of another device"),
+    ("real.memory[].peer", "", "name of a peer"),
+    ("real.memory[].peak_bytes", "B", "most memory in use: of a GPU that of tensors, of a CPU all of the process, torch included"),
+    ("real.memory[].planned_bytes", "B", "what the plan says"),
+    ("real.memory[].receive_buffer_bytes", "B", "what torch's runtime holds for messages besides (fixed batch)"),
+    ("real.restarts[].at_s", "s", "when a process was lost, after which all began again, or a peer was started again"),
+    ("real.restarts[].step", "", "the step that all began again with (fixed batch)"),
+    ("real.restarts[].peer", "", "the peer that was started again (queues)"),
+    ("real.restarts[].why", "", "how it was lost (queues)"),
+    ("real.num_steps_done_again", "", "steps that were done in vain, since a process was lost after them (fixed batch)"),
+    ("real.clock_uncertain_s", "s", "how far the clocks of other machines may be off; 0 on one machine"),
+    ("real.clocks[].*", "", "peer, offset_s, uncertainty_s and drift_s of each clock of another machine (queues)"),
+    ("real.processes[].*", "", "name, machine and number of lives of each process (queues)"),
+    ("real.connections[].*", "", "from, to, and what the kernel and our own acknowledgements say of a connection: rtt_s, rtt_variance_s, window_segments, retransmitted_segments, delivery_bps, message_s, large_bps (queues)"),
+    ("real.lateness.*", "", "p50_s, p99_s, max_s and count of how late a peer took note of what happened (queues)"),
+    ("real.void", "", "whether the ledger broke a rule (queues)"),
+    ("real.reference_difference", "", "largest difference of a weight to the plain model's, relative to the largest of its process; null where that was not trained (fixed batch)"),
+    ("real.loss.first", "", "mean loss over the first tenth of the run, nats per token"),
+    ("real.loss.last", "", "the same over the last tenth"),
+    ("real.loss.curve[][]", "", "second of the run and loss: of each step with a fixed batch, of each micro-batch with queues"),
+    ("real.audit.ok", "", "whether no rule was broken"),
+    ("real.audit.rules[].*", "", "as under `emulator.audit`"),
+    ("real.audit.counts.*", "", "micro-batches by what became of them"),
+)  # fmt: skip
+
 
 def rows_of(keys: tuple[tuple[str, str, str], ...]) -> str:
     """Return keys as the lines of a Markdown table."""
@@ -368,6 +421,14 @@ Beside these keys a run on the emulator has a block `emulator`.
 | key | unit | meaning |
 | --- | --- | --- |
 {rows_of(EMULATOR)}
+
+### On hardware
+
+A run on hardware has a block `real`.
+
+| key | unit | meaning |
+| --- | --- | --- |
+{rows_of(REAL)}
 
 ## Tables
 

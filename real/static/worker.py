@@ -89,8 +89,7 @@ class _Worker:
         store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
         # torchrun's store outlives the processes, and in it the addresses of those that are gone.
         store = dist.PrefixStore(f"life/{self.life}", store)  # type: ignore[attr-defined]
-        backend = "cpu:gloo,cuda:nccl" if self.job.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
         if self.job.control[0] != LOCAL_HOST:
             self.offset_s, self.uncertain_s = offset_s(self.line)
 

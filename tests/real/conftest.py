@@ -1,6 +1,7 @@
 """Small scenarios for hardware, and a look that no process of a run is left behind."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,24 @@ def leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield lambda: workers(folder)
     assert not workers(folder)
     assert not list(folder.glob("orionbed-*"))
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[str]]:
+    """Give what tells which keys of a summary's `real` block the reference has no words for."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "docs")
+    import reference_words
+
+    patterns = [re.compile(re.escape(key).replace(r"\*", ".+")) for key, _, _ in reference_words.REAL]
+
+    def keys(value: Any, key: str) -> set[str]:
+        if isinstance(value, dict):
+            return set().union(*(keys(inside, f"{key}.{name}") for name, inside in value.items()))
+        if isinstance(value, list | tuple):
+            return set().union(*(keys(inside, f"{key}[]") for inside in value))
+        return {key}
+
+    def undescribed(block: dict[str, Any]) -> list[str]:
+        return sorted(key for key in keys(block, "real") if not any(each.fullmatch(key) for each in patterns))
+
+    return undescribed

@@ -39,11 +39,14 @@ TWO_BY_TWO: dict[str, Any] = {"pipeline__replicas": 2, "peers__sites": {"here": 
     ],
     ids=["zb-v-2", "zb-h1-2x2-tcp"],
 )
-def test_a_run_trains_as_the_plain_model_does_in_the_order_of_the_simulator(tiny: Tiny, changes: Any) -> None:
+def test_a_run_trains_as_the_plain_model_does_in_the_order_of_the_simulator(
+    tiny: Tiny, changes: Any, described: Callable[[dict[str, Any]], list[str]]
+) -> None:
     plan = make_plan(tiny(**changes))
     result = run(plan)
     assert result.aborted == ""
     block = result.backend_block
+    assert described(block) == []
     assert block["reference_difference"] < 1e-10
     assert block["audit"]["ok"]
     assert block["steps"]["measured"] == 2

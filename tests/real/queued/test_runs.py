@@ -46,7 +46,9 @@ class Signalling:
             os.kill(self._workers.pids()[self._rank], self._number)
 
 
-def test_peers_train_merge_and_end_with_every_second_and_byte_accounted_for(tiny: Tiny, run_here: Run) -> None:
+def test_peers_train_merge_and_end_with_every_second_and_byte_accounted_for(
+    tiny: Tiny, run_here: Run, described: Callable[[dict[str, Any]], list[str]]
+) -> None:
     merge = {"every": 30.0, "compute": 2.0, "quorum_every": 0.5}
     result = run_here(tiny(merge=merge, real={"training": 4.0, "merges": 1}))
     assert not result.aborted
@@ -54,6 +56,7 @@ def test_peers_train_merge_and_end_with_every_second_and_byte_accounted_for(tiny
     assert [mark.kind for mark in result.marks] == ["merge"]
     committed = {(e.chunk, e.step, e.detail) for e in result.journal if e.event == "committed"}
     assert len(committed) == 2  # replicas of both stages are equal after the merge
+    assert described(result.backend_block) == []
     losses = result.backend_block["loss"]
     assert isfinite(losses["last"])
     assert losses["last"] < losses["first"]
