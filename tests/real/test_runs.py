@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from orionbed.scenario import Scenario, to_yaml
 from orionbed.waterfall import gpu_seconds
 from real.api import dry_run, run
 
-pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.timeout(120), pytest.mark.usefixtures("leaves_nothing")]
+pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.timeout(300), pytest.mark.usefixtures("leaves_nothing")]
 
 Tiny = Callable[..., Scenario]
 FOUR: dict[str, Any] = {"pipeline__stages": 4, "peers__sites": {"here": 4}}
@@ -76,12 +76,36 @@ def test_a_dry_run_starts_nothing_and_says_what_it_would_start(tiny: Tiny) -> No
 # ---------------------------------------------------------------- how runs end
 
 
-def started(scenario: Scenario, folder: Path) -> "subprocess.Popen[str]":
-    """Start a run in a process of its own, and return it when its processes train."""
-    path = folder / "scenario.yaml"
-    path.write_text(to_yaml(scenario), encoding="utf-8")
-    command = [sys.executable, "-m", "orionbed", "run", str(path), "--backend", "real", "--out", str(folder / "out")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+Started = Callable[[Scenario], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def started(tmp_path: Path, leaves_nothing: object) -> Iterator[Started]:
+    """Start runs in processes of their own, which are ended whatever becomes of the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(scenario: Scenario) -> "subprocess.Popen[str]":
+        path = tmp_path / "scenario.yaml"
+        path.write_text(to_yaml(scenario), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "orionbed",
+            "run",
+            str(path),
+            "--backend",
+            "real",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=30)
 
 
 def until_it_trains(process: "subprocess.Popen[str]") -> list[int]:
@@ -114,9 +138,9 @@ def ranks() -> dict[int, int]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_process_ends_the_run_with_its_name_within_half_a_minute(
-    tiny: Tiny, tmp_path: Path, number: signal.Signals
+    tiny: Tiny, started: Started, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
+    process = started(tiny(real={"steps": 100_000, "reference": False}))
     victim = until_it_trains(process)[1]
     os.kill(victim, number)
     lost_s = time.monotonic()
@@ -131,7 +155,7 @@ def test_a_lost_process_ends_the_run_with_its_name_within_half_a_minute(
     assert summary["microbatches"]["applied"] > 0, "what there is of the run is kept"
 
 
-def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, started: Started, tmp_path: Path) -> None:
     real = {
         "steps": 120,
         "reference": False,
@@ -139,7 +163,7 @@ def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
         "checkpoint_every": 5,
         "restarts": 1,
     }
-    process = started(tiny(real=real), tmp_path)
+    process = started(tiny(real=real))
     os.kill(until_it_trains(process)[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=100)
     assert process.returncode == 0, stderr
@@ -150,8 +174,8 @@ def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
     assert summary["microbatches"]["applied"] == 120 * 8
 
 
-def test_ctrl_c_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
-    process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
+def test_ctrl_c_leaves_nothing(tiny: Tiny, started: Started, tmp_path: Path) -> None:
+    process = started(tiny(real={"steps": 100_000, "reference": False}))
     until_it_trains(process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
@@ -161,9 +185,9 @@ def test_ctrl_c_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_when_the_supervisor_is_killed_its_processes_end(
-    tiny: Tiny, tmp_path: Path, leaves_nothing: Callable[[], set[int]]
+    tiny: Tiny, started: Started, leaves_nothing: Callable[[], set[int]]
 ) -> None:
-    process = started(tiny(real={"steps": 100_000, "reference": False}), tmp_path)
+    process = started(tiny(real={"steps": 100_000, "reference": False}))
     until_it_trains(process)
     process.kill()
     process.communicate(timeout=30)
