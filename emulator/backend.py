@@ -77,8 +77,6 @@ async def _run(plan: Plan, seed: int, progress: Callable[[Any], None] | None, sa
     found = inspect(plan, seed, supervisor.record, supervisor.members, conductor.faults, end_s)
     result.backend_block["audit"] = found.as_json()
     result.faults = conductor.fault_rows(end_s)
-    if not found.ok and not result.aborted:
-        broken = next(rule for rule in found.rules if not rule.ok)
-        result.aborted = f"void: the ledger breaks rule {broken.rule} ({broken.text}): {broken.violations[0]}"
+    result.aborted = result.aborted or found.void
     result.backend_block["void"] = result.aborted.startswith("void")
     return result

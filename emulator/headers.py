@@ -1,8 +1,7 @@
-"""How messages between peers travel: a header of JSON, small and readable, and a body filled up to its size."""
-
-import json
+"""How messages between peers travel: a header, and a body filled up to its size."""
 
 from orionbed.emulation import Scales
+from orionbed.fleet.headers import packed
 from orionbed.training.loop import Header
 
 
@@ -11,14 +10,3 @@ def sealed(header: Header, body: bytes, num_bytes: float, at_s: float, scales: S
     size = scales.payload(num_bytes) if num_bytes else 0
     full = {**header, "sent": at_s, "length": len(body), "plan_bytes": num_bytes}
     return packed(full), body if len(body) >= size else body + bytes(size - len(body))
-
-
-def packed(header: Header) -> bytes:
-    """Return a message's header as it travels."""
-    return json.dumps(header, separators=(",", ":")).encode()
-
-
-def unpacked(header: bytes) -> Header:
-    """Return the header that `packed` wrote."""
-    found: Header = json.loads(header)
-    return found

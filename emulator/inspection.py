@@ -10,8 +10,7 @@ from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.journal import in_order
 from orionbed.plan import Plan
-
-TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
+from orionbed.training.serial import TOLERANCES
 
 
 def inspect(  # noqa: PLR0917
@@ -33,7 +32,7 @@ def inspect(  # noqa: PLR0917
         bytes_in_flight=moved.in_flight_bytes,
         bytes_destroyed=moved.destroyed_bytes,
         reference_difference=reference_difference(plan, seed, record, members),
-        tolerance=TOLERANCE[plan.scenario.emulator.dtype],
+        tolerance=TOLERANCES[plan.scenario.emulator.dtype],
     )
 
 

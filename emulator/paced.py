@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from emulator.entry import entered
-from emulator.headers import sealed, unpacked
+from emulator.headers import sealed
 from emulator.job import Job
 from emulator.links import make_endpoint
 from emulator.participants import make_participant
@@ -19,6 +19,7 @@ from emulator.throttle.endpoint import Delivery, Endpoint
 from orionbed.emulation import Scales
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Channel, ControlError, Message
+from orionbed.fleet.headers import unpacked
 from orionbed.fleet.participants import Participant
 from orionbed.training.loop import Header
 

@@ -18,9 +18,9 @@ from orionbed.backends import BackendError
 from orionbed.emulation import Scales
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
+from orionbed.fleet.crew import Crew
 from orionbed.fleet.members import Door, Member
 from orionbed.fleet.reaching import reachable
-from orionbed.fleet.record import Record
 from orionbed.fleet.supervising import AbortedRunError, Limits
 from orionbed.plan import Plan
 
@@ -30,23 +30,20 @@ QUIET_AFTER_S = 0.3
 BEGINS_IN_S = 0.5
 
 
-class Supervisor:
+class Supervisor(Crew):
     """The processes of one run. `say` hears what a user should know on the way."""
 
     def __init__(self, plan: Plan, seed: int, say: Callable[[str], None]) -> None:
-        self.plan = plan
+        members = [Member(peer.index, "peer") for peer in plan.peers]
+        if not isinstance(plan.scenario.merge, str):
+            members.append(Member(len(plan.peers), "store"))
+        super().__init__(plan, members, PacedClock(time.monotonic(), 1.0))
         self.seed = seed
         self.say = say
         self.limits = Limits(plan.scenario.emulator.merges, plan.scenario.emulator.recovery_deadline)
-        self.record = Record(plan.num_chunks)
-        self.members = [Member(peer.index, "peer") for peer in plan.peers]
-        if not isinstance(plan.scenario.merge, str):
-            self.members.append(Member(len(plan.peers), "store"))
         self.scales = Scales(1.0, 1.0)
         self.measured: dict[str, float] = {}
-        self.clock = PacedClock(time.monotonic(), 1.0)
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._token = secrets.token_hex(16)
         self._by_pid: dict[tuple[int, int], tuple[Member, int]] = {}
         self._hosts = Hosts(plan, say, self._event, self._lost) if plan.scenario.emulator.remote_slots else None
@@ -57,11 +54,6 @@ class Supervisor:
         self._begun = False
         self._finishing = False
         self._over = False
-
-    @property
-    def peers(self) -> list[Member]:
-        """All peers, without the store."""
-        return self.members[: len(self.plan.peers)]
 
     # ---------------------------------------------------------------- starting
 
@@ -223,15 +215,9 @@ class Supervisor:
             self._event({"t": "exited", "pid": pid, "status": -signal.SIGKILL}, host.number)
 
     def _unexpected(self, member: Member, status: int) -> None:
-        name = "the store" if member.role == "store" else self.plan.peers[member.index].name
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        why = f"{name} {how}, which no fault of the scenario asked for"
+        why = f"{self.name(member)} {how}, which no fault of the scenario asked for"
         self.fail(AbortedRunError(why) if self._begun else BackendError(why))
-
-    def fail(self, error: Exception) -> None:
-        """End the run with an error."""
-        if not self.failure.done():
-            self.failure.set_exception(error)
 
     # ---------------------------------------------------------------- losing and bringing back
 
@@ -240,7 +226,7 @@ class Supervisor:
         member.status = "down"
         if member.pid:
             self._zygote(member).signal(member.pid, signal.SIGKILL)
-        self._tell_address(member, None)
+        self.tell_address(member, None)
 
     def pause(self, member: Member, *, stopped: bool) -> None:
         """Stop a participant's process, or let it go on."""
@@ -255,31 +241,18 @@ class Supervisor:
         member.tell(self._setup())
         await self._within(member.up.wait(), START_WITHIN_S, f"peer {member.index}, started again")
         member.tell(self._go(member))
-        self._tell_address(member, member.address)
-
-    def _tell_address(self, member: Member, address: list[Any] | None) -> None:
-        for other in self.members:
-            if other is not member and other.status not in {"down", "starting"}:
-                to = None if address is None else reachable(member, other)
-                other.tell({"t": "address", "peer": member.index, "to": to})
+        self.tell_address(member, member.address)
 
     # ---------------------------------------------------------------- ending
 
-    async def sleep_until(self, run_s: float) -> None:
-        """Wait for a second of the run; whatever ends the run ends the wait."""
-        wait_s = self.clock.real_until(run_s)
-        done, _ = await asyncio.wait({self.failure}, timeout=None if wait_s == inf else max(0.0, wait_s))
-        if done:
-            self.failure.result()
-
     def last_s(self) -> float:
         """Return the last second of the run that anybody has reported of."""
-        return max((life.accounted_s for life in self.record.lives.values()), default=0.0)
+        return self.reported_s()
 
     async def finish(self, end_s: float) -> None:
         """Have everybody stop at `end_s` and tell what there is to tell."""
         self._finishing = True
-        alive = [member for member in self.members if member.status not in {"down", "starting"}]
+        alive = self.alive
         for member in alive:
             member.tell({"t": "finish", "at_s": end_s})
         for member in alive:

@@ -4,12 +4,13 @@ from math import inf
 from typing import Any
 
 from emulator.entry import entered
-from emulator.headers import sealed, unpacked
+from emulator.headers import sealed
 from emulator.job import Job
 from emulator.participants import make_peer
 from emulator.post import Post
 from orionbed.emulation import Scales
 from orionbed.fleet.control import Channel
+from orionbed.fleet.headers import unpacked
 from orionbed.fleet.participants import PeerParticipant
 from orionbed.training.loop import Header
 

@@ -56,6 +56,16 @@ class Audit:
     counts: dict[str, int]
 
     @property
+    def void(self) -> str:
+        """Why a run that breaks a rule counts for nothing; empty when none is broken."""
+        broken = next((rule for rule in self.rules if not rule.ok), None)
+        return (
+            ""
+            if broken is None
+            else f"void: the ledger breaks rule {broken.rule} ({broken.text}): {broken.violations[0]}"
+        )
+
+    @property
     def ok(self) -> bool:
         """Whether no rule was broken."""
         return all(rule.ok for rule in self.rules)

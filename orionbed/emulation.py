@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orionbed.plan import Plan
-from orionbed.scenario import Scenario, apply
+from orionbed.scenario import Scenario
 from orionbed.scenario.schedules import BottleneckBoundary
+from orionbed.shortening import shortened
 
 if TYPE_CHECKING:
     from orionbed.training.shape import ModelShape
@@ -23,15 +24,7 @@ def as_emulated(scenario: Scenario) -> Scenario:
     block may shorten phases and the run.
     """
     block = scenario.emulator
-    changes: dict[str, object] = {"run.startup": 0.0, "run.trace": "full"}
-    if block.training is not None and not isinstance(scenario.merge, str):
-        changes["merge.every"] = block.training
-    elif block.training is not None:
-        changes |= {"run.duration": block.training, "run.tokens": None}
-    if is_shortened(scenario):
-        # What was measured over a whole run is no yardstick for minutes of it.
-        changes["published"] = [one.model_dump() for one in scenario.published if one.kind == "input"]
-    return apply(scenario, changes)
+    return shortened(scenario, block.training, {}, is_shorter=is_shortened(scenario))
 
 
 def is_shortened(scenario: Scenario) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.backends import BackendError
-from real.job import DeviceKind
+from real.settings import DeviceKind
 
 if TYPE_CHECKING:
     import torch

@@ -21,13 +21,14 @@ from orionbed.scenario import Scenario, gpu_profile, load
 from orionbed.training.shape import ModelShape
 from real import gpu_pipeline
 from real.calibration import api, check, copies, policies, profile_file, prospects
-from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, typed_profile, with_threads
+from real.calibration.devices import FoundDevice, clocks_of, find_device, typed_profile, with_threads
 from real.calibration.fitting import Room, free_bytes, largest_that_fits, peak_bytes, reset_peak, with_layers
 from real.calibration.matmuls import SMALL_GRID, Grid, Rates, measure_rates
 from real.calibration.measure import Effort, Times, clock_of, measure
 from real.calibration.pieces import optimizer_steps, pieces_of
 from real.calibration.table import GIGA, Table
 from real.calibration.whole import HALVES, PLAIN, STEP, WholeStage
+from real.settings import DeviceKind
 
 STAGE: Final = 1
 BUDGET_S: Final = 540.0
@@ -50,7 +51,7 @@ TINY: Final = (
 class Check:
     """One run of the script, and what it has found so far."""
 
-    device: Device
+    device: FoundDevice
     target: api.Target
     folder: Path
     table: Table
@@ -281,7 +282,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _introduce(table: Table, device: Device) -> None:
+def _introduce(table: Table, device: FoundDevice) -> None:
     versions = f"torch {metadata.version('torch')}, orionbed {metadata.version('orionbed')}"
     table.add("versions", f"{versions}, python {sys.version.split()[0]}")
     table.add("device", f"{device.title}, {device.memory_bytes / GIGA:.1f} GB, {clocks_of(device)}")

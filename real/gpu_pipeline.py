@@ -28,7 +28,7 @@ from orionbed.training import data
 from orionbed.training.shape import ModelShape
 from real.calibration.table import Table
 from real.devices import Device
-from real.job import DeviceKind
+from real.settings import DeviceKind
 from real.static.training import PipelineTraining
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from orionbed.plan import Plan, make_plan
 from orionbed.runs import version
 from orionbed.scenario import Scenario
 from orionbed.training.shape import ModelShape
-from real.settings import real_shape
+from real.settings import DeviceKind, real_shape
 
-DeviceKind = Literal["cpu", "cuda"]
 Transport = Literal["nccl", "gloo", "tcp"]
 _FORMAT: Final = 1
 

@@ -33,15 +33,16 @@ class Layout:
         return range(node * self.per_node, (node + 1) * self.per_node)
 
 
-def layout_of(plan: Plan, *, num_others: int = 0) -> Layout:
-    """Return the layout of a run; `num_others` counts processes that are no peers.
+def layout_of(plan: Plan) -> Layout:
+    """Return who lives where: the peers and, behind them, the object store of queue-driven replicas that merge.
 
     Raises:
         BackendError: the processes cannot be dealt out evenly.
 
     """
     block = plan.scenario.real
-    num_ranks = len(plan.peers) + num_others
+    num_stores = 1 if plan.order is None and not isinstance(plan.scenario.merge, str) else 0
+    num_ranks = len(plan.peers) + num_stores
     if num_ranks % block.nodes:
         raise BackendError(
             f"real.nodes {block.nodes} machines cannot share {num_ranks} processes evenly; use a divisor"

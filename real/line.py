@@ -5,6 +5,9 @@ import os
 import queue
 import threading
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from orionbed.fleet.control import Channel, ControlError, Message
@@ -92,6 +95,20 @@ class Line:
         """Hang up."""
         self._closed.set()
         self._channel.close()
+
+
+@contextmanager
+def introduced(job: Job, index: int, life: int) -> Iterator[Line]:
+    """Be on the line while a process lives, and tell what ends it early. OSError: the supervisor is not there."""
+    line = Line(job, index, life)
+    try:
+        yield line
+    except BaseException as error:
+        with suppress(OSError):
+            line.tell({"t": "failed", "why": traceback.format_exception_only(error)[-1].strip()})
+        raise
+    finally:
+        line.close()
 
 
 def offset_s(line: Line, num_tries: int = 8) -> tuple[float, float]:

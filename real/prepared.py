@@ -10,9 +10,9 @@ from orionbed.plan import Plan, make_plan
 from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
 from real.calibration.devices import find_device
 from real.calibration.fitting import MOST_OF_MEMORY, TENSORS_OF_STATE
-from real.job import DeviceKind, Job, Transport
+from real.job import Job, Transport
 from real.launch import Layout, layout_of
-from real.settings import as_real, real_shape, refuse
+from real.settings import DeviceKind, as_real, real_shape, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ def prepare(plan: Plan, seed: int, say: Callable[[str], None], *, measure: bool 
 
     """
     refuse(plan.scenario)
-    runs = make_plan(as_real(plan.scenario), seed)
+    runs = make_plan(as_real(plan), seed)
     device = _device(runs)
     transport = _transport(runs, device)
     shape = real_shape(runs, device)
-    layout = layout_of(runs, num_others=_num_stores(runs))
+    layout = layout_of(runs)
     if device == "cpu":
         _refuse_too_large(shape, runs, layout)
     runs, of_device, source = _with_peak(runs, device, shape.dtype, say, measure=measure)
@@ -61,11 +61,6 @@ def prepare(plan: Plan, seed: int, say: Callable[[str], None], *, measure: bool 
     token = secrets.token_hex(16)
     job = Job(runs, seed, shape, device, transport, ("127.0.0.1", 0), token, credentials)
     return Prepared(job, layout, of_device, source)
-
-
-def _num_stores(plan: Plan) -> int:
-    """Return 1 where queue-driven replicas merge, through an object store that is a process of its own."""
-    return 1 if plan.order is None and not isinstance(plan.scenario.merge, str) else 0
 
 
 def _refuse_too_large(shape: ModelShape, plan: Plan, layout: Layout) -> None:

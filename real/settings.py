@@ -6,29 +6,26 @@ from typing import Final, Literal
 from orionbed.backends import BackendError
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
-from orionbed.scenario import Scenario, apply
+from orionbed.scenario import Scenario
 from orionbed.scenario.schedules import BottleneckBoundary
+from orionbed.shortening import shortened
 from orionbed.training.shape import ModelShape
+
+DeviceKind = Literal["cpu", "cuda"]
 
 DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
 NOT_FOR_REAL: Final = {"link", "partition", "corrupt", "flap"}
 """Kinds of faults that need a network of our own making."""
 
 
-def as_real(scenario: Scenario) -> Scenario:
+def as_real(plan: Plan) -> Scenario:
     """Return the scenario that runs: peers start without delay, and the `real` block may shorten the run."""
-    block = scenario.real
-    changes: dict[str, object] = {"run.startup": 0.0, "run.trace": "full"}
-    if block.training is not None and not isinstance(scenario.merge, str):
-        changes["merge.every"] = block.training
-    elif block.training is not None:
-        changes |= {"run.duration": block.training, "run.tokens": None}
-    if block.steps is not None and scenario.pipeline.schedule.kind != "queue":
-        changes |= {"run.tokens": float(block.steps * tokens_per_step(scenario)), "run.duration": None}
-    if is_shortened(scenario):
-        # What was measured over a whole run is no yardstick for minutes of it.
-        changes["published"] = [one.model_dump() for one in scenario.published if one.kind == "input"]
-    return apply(scenario, changes)
+    scenario, block = plan.scenario, plan.scenario.real
+    changes: dict[str, object] = {}
+    if block.steps is not None and plan.order is not None:
+        per_step = plan.order.num_microbatches * plan.num_replicas * plan.tokens_per_microbatch
+        changes |= {"run.tokens": float(block.steps * per_step), "run.duration": None}
+    return shortened(scenario, block.training, changes, is_shorter=is_shortened(scenario))
 
 
 def is_shortened(scenario: Scenario) -> bool:
@@ -37,20 +34,7 @@ def is_shortened(scenario: Scenario) -> bool:
     return any(value is not None for value in (block.steps, block.training, block.merges))
 
 
-def tokens_per_step(scenario: Scenario) -> int:
-    """Return the tokens of one optimizer step of all pipelines, with a fixed batch."""
-    schedule = scenario.pipeline.schedule
-    num_microbatches = getattr(schedule, "microbatches", None)
-    if num_microbatches is None:
-        from orionbed.plan import make_plan
-
-        order = make_plan(scenario).order
-        assert order is not None
-        num_microbatches = order.num_microbatches
-    return int(num_microbatches) * scenario.pipeline.replicas * scenario.batch.tokens
-
-
-def real_shape(plan: Plan, device: Literal["cpu", "cuda"]) -> ModelShape:
+def real_shape(plan: Plan, device: DeviceKind) -> ModelShape:
     """Return the shape of the scenario's own model."""
     scenario = plan.scenario
     model, boundary = scenario.model, scenario.pipeline.boundary

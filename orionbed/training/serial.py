@@ -1,7 +1,7 @@
 """The unpipelined reference: all chunks in one process and one autograd graph, with torch's own optimizers."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orionbed.training import data
 from orionbed.training.optimizer import AdamW
@@ -10,6 +10,10 @@ from orionbed.training.shape import ModelShape
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+TOLERANCES: Final = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2}
+"""By number format, how far weights may be from the plain model's, as a share of the largest."""
 
 
 class SerialModel:

@@ -30,7 +30,27 @@ class Pipe(Protocol):
     def close(self) -> None: ...
 
 
-class PlainPipe:
+class _Socket:
+    """How a connection over a socket ends."""
+
+    sock: socket.socket
+
+    def end(self) -> None:
+        """End the connection: what waits for it, in any thread, ends; what has been sent still arrives."""
+        _end(self.sock)
+
+    def reset(self) -> None:
+        """Break the connection: as `end`, and what is under way is lost."""
+        with suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        _end(self.sock)
+
+    def close(self) -> None:
+        """Give the socket back; nobody may use it any more."""
+        self.sock.close()
+
+
+class PlainPipe(_Socket):
     """A connection without TLS."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -51,27 +71,15 @@ class PlainPipe:
         """Wait for bytes; return how many came, 0 at the end."""
         return self.sock.recv_into(view)
 
-    def end(self) -> None:
-        """End the connection: what waits for it, in any thread, ends; what has been sent still arrives."""
-        _end(self.sock)
 
-    def reset(self) -> None:
-        """Break the connection: as `end`, and what is under way is lost."""
-        with suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        _end(self.sock)
-
-    def close(self) -> None:
-        """Give the socket back; nobody may use it any more."""
-        self.sock.close()
-
-
-class TlsPipe:
+class TlsPipe(_Socket):
     """A connection with TLS.
 
     An SSL object must not be used by two threads at once. So the socket never blocks: the lock is held for one record,
     and waiting happens outside it.
     """
+
+    sock: ssl.SSLSocket
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self.sock = sock
@@ -114,20 +122,6 @@ class TlsPipe:
         left_s = _left_s(self._deadline_s)
         if not poll.poll(None if left_s is None else 1000.0 * left_s):
             raise TimeoutError("the other end took too long")
-
-    def end(self) -> None:
-        """End the connection: what waits for it, in any thread, ends; what has been sent still arrives."""
-        _end(self.sock)
-
-    def reset(self) -> None:
-        """Break the connection: as `end`, and what is under way is lost."""
-        with suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        _end(self.sock)
-
-    def close(self) -> None:
-        """Give the socket back; nobody may use it any more."""
-        self.sock.close()
 
 
 def make_pipe(sock: socket.socket, tls: ssl.SSLContext | None, *, server_side: bool, deadline_s: float) -> Pipe:

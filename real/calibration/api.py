@@ -19,7 +19,7 @@ from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
 from real.calibration import check, copies
 from real.calibration import profile_file as profile
 from real.calibration.caches import emptying
-from real.calibration.devices import Device, DeviceKind, clocks_of, find_device, with_threads
+from real.calibration.devices import FoundDevice, clocks_of, find_device, with_threads
 from real.calibration.fitting import MOST_OF_MEMORY, TENSORS_OF_STATE, Room, free_bytes
 from real.calibration.matmuls import measure_rates
 from real.calibration.measure import (
@@ -38,7 +38,7 @@ from real.calibration.pieces import LAYERS_IN_A_GRAPH, STEP_SIZES, optimizer_ste
 from real.calibration.policies import Layers
 from real.calibration.table import GIGA
 from real.calibration.whole import RECOMPUTE, WholeStage, recompute_factor
-from real.settings import real_shape
+from real.settings import DeviceKind, real_shape
 
 Say = Callable[[str], None]
 _WHOLE, _STEP = "stage ", "step "
@@ -148,7 +148,7 @@ def _kinds_of_stages(shape: ModelShape) -> tuple[int, ...]:
     return tuple(sorted({0, (last + 1) // 2, last}))
 
 
-def refuse_too_large(target: Target, device: Device) -> None:
+def refuse_too_large(target: Target, device: FoundDevice) -> None:
     """Raise BackendError where the stages to be checked and the pieces would not fit the memory of this machine."""
     shape, width = target.shape, BYTES_PER_VALUE[target.shape.dtype]
     stages = sum(TENSORS_OF_STATE * width * parameters_of(shape, chunk) for chunk in target.chunks)
@@ -174,7 +174,7 @@ def refuse_uncovered(given: GpuProfile, target: Target, path: Path) -> None:
 
 
 def measure_all(
-    device: Device, target: Target, clock: Clock, effort: Effort, say: Say
+    device: FoundDevice, target: Target, clock: Clock, effort: Effort, say: Say
 ) -> tuple[profile.Findings, dict[int, Times]]:
     """Return what a calibration finds, and the times of the whole stages that it is checked on.
 
@@ -248,7 +248,7 @@ def stages_of(target: Target) -> list[Timed]:
     return [WholeStage(target.shape, chunk, "cpu").timed(f"{_WHOLE}{chunk}") for chunk in target.chunks]
 
 
-def time_stages(target: Target, device: Device, clock: Clock, effort: Effort, say: Say) -> dict[int, Times]:
+def time_stages(target: Target, device: FoundDevice, clock: Clock, effort: Effort, say: Say) -> dict[int, Times]:
     """Return the times of whole stages; on a CPU they take turns, on a GPU one after the other is in memory.
 
     Raises:

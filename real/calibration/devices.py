@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from orionbed.backends import BackendError
 from orionbed.scenario import GpuProfile, gpu_profile, packaged
+from real.settings import DeviceKind
 
-DeviceKind = Literal["cpu", "cuda"]
 _NEAR: Final = 0.15
 _OTHER_BOARDS: Final = ("pcie", "nvl", "max-q", "laptop")
 """Boards with other clocks than those of the typed profiles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class FoundDevice:
     """What can be said of a device without timing anything."""
 
     kind: DeviceKind
@@ -38,7 +38,7 @@ class Device:
         return f"measured-{slug}{threads}"
 
 
-def find_device(kind: DeviceKind, threads: int) -> Device:
+def find_device(kind: DeviceKind, threads: int) -> FoundDevice:
     """Return the device of this kind.
 
     Raises:
@@ -47,13 +47,13 @@ def find_device(kind: DeviceKind, threads: int) -> Device:
     """
     if kind == "cpu":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Device("cpu", _cpu_title(), memory, threads)
+        return FoundDevice("cpu", _cpu_title(), memory, threads)
     import torch
 
     if not torch.cuda.is_available():
         raise BackendError("no GPU here that torch can use; calibrate with --device cpu, or on another machine")
     found = torch.cuda.get_device_properties(0)
-    return Device("cuda", found.name, found.total_memory, threads)
+    return FoundDevice("cuda", found.name, found.total_memory, threads)
 
 
 def _cpu_title() -> str:
@@ -67,7 +67,7 @@ def _cpu_lines(key: str) -> list[str]:
     return [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(key)]
 
 
-def clocks_of(device: Device) -> str:
+def clocks_of(device: FoundDevice) -> str:
     """Return the device's clocks in words, a GPU's while it computes; empty where nothing tells them."""
     if device.kind == "cpu":
         mhz = _cpu_lines("cpu MHz")
@@ -112,7 +112,7 @@ def _busy() -> Iterator[None]:
         worker.join()
 
 
-def typed_profile(device: Device) -> GpuProfile | None:
+def typed_profile(device: FoundDevice) -> GpuProfile | None:
     """Return the packaged profile whose datasheet is this device's, if there is one."""
     if device.kind == "cpu":
         return None

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
-from real.calibration.devices import Device, DeviceKind
+from real.calibration.devices import FoundDevice
 from real.calibration.whole import HALVES, PLAIN, RECOMPUTE, STEP
+from real.settings import DeviceKind
 
 MOST_OF_MEMORY: Final = 0.8
 TENSORS_OF_STATE: Final = 4
@@ -77,7 +78,7 @@ def largest_that_fits(room: Room, shape: ModelShape, chunk: int) -> ModelShape:
     return with_layers(shape, chunk, 1)
 
 
-def free_bytes(device: Device) -> int:
+def free_bytes(device: FoundDevice) -> int:
     """Return the memory that is free on the device."""
     if device.kind == "cpu":
         return device.memory_bytes

@@ -13,7 +13,7 @@ from orionbed.scenario import GpuProfile, ScenarioError, gpu_profile
 from orionbed.scenario.measurements import MeasuredPieces, MeasuredShape, Measurement, OptimizerStep, PassTimes, Piece
 from orionbed.training.shape import ModelShape
 from real.calibration.copies import DeviceCopies, Loopback
-from real.calibration.devices import Device, typed_profile
+from real.calibration.devices import FoundDevice, typed_profile
 from real.calibration.matmuls import Rates
 from real.calibration.measure import rounded
 
@@ -27,7 +27,7 @@ Numbers = dict[str, Any]
 class Findings:
     """Everything that a calibration has found; `date` is a day, `command` what was typed."""
 
-    device: Device
+    device: FoundDevice
     shape: ModelShape
     rates: Rates
     pieces: dict[Piece, PassTimes]
@@ -57,7 +57,7 @@ def shape_of(shape: ModelShape) -> MeasuredShape:
     )
 
 
-def kept_entries(path: Path, device: Device, shape: ModelShape) -> tuple[MeasuredPieces, ...]:
+def kept_entries(path: Path, device: FoundDevice, shape: ModelShape) -> tuple[MeasuredPieces, ...]:
     """Return what a profile that is already there has measured of other shapes on the same device."""
     if not path.is_file():
         return ()
@@ -125,7 +125,7 @@ def _share(rate: float, whole: float) -> float:
     return min(1.0, rounded(rate / whole, 4))
 
 
-def _clock_of(device: Device) -> str:
+def _clock_of(device: FoundDevice) -> str:
     single = device.kind == "cpu" and device.threads == 1
     said = "; seconds in which the one thread had a core" if single else ""
     return said + ("; caches emptied before each, as in a pipeline" if device.kind == "cpu" else "")

@@ -3,21 +3,10 @@
 from typing import Final
 
 from orionbed.fleet.reaching import EVERYWHERE
-from real.job import Job
-from real.launch import Layout, layout_of
+from real.launch import Layout
 
 PARENT: Final = "ORIONBED_PARENT"
 """Variable: the number of the process without which this one must not go on; not set where it is started by hand."""
-
-
-def queue_layout(job: Job) -> Layout:
-    """Return who lives on which machine: the peers and, where replicas merge, the object store behind them."""
-    return layout_of(job.plan, num_others=num_stores(job))
-
-
-def num_stores(job: Job) -> int:
-    """Return 1 where the scenario merges, for which there is an object store, else 0."""
-    return 0 if isinstance(job.plan.scenario.merge, str) else 1
 
 
 def listening_host(layout: Layout) -> str:

@@ -78,9 +78,7 @@ def _result(  # noqa: PLR0917
     result.journal = in_order(record.entries)
     result.faults = orchestra.fault_rows(end_s)
     found = inspect(plan, record, supervisor.members, orchestra.faults, end_s)
-    if not found.ok and not result.aborted:
-        broken = next(rule for rule in found.rules if not rule.ok)
-        result.aborted = f"void: the ledger breaks rule {broken.rule} ({broken.text}): {broken.violations[0]}"
+    result.aborted = result.aborted or found.void
     result.backend_block = observed(prepared, supervisor) | {
         "audit": found.as_json(),
         "void": result.aborted.startswith("void"),

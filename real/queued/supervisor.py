@@ -4,22 +4,20 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 from orionbed.backends import BackendError
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
+from orionbed.fleet.crew import Crew
 from orionbed.fleet.members import Door, Member, Status
 from orionbed.fleet.reaching import reachable
-from orionbed.fleet.record import Record
 from orionbed.fleet.supervising import AbortedRunError, Limits
+from real.hearing import LastActions
 from real.job import Job
-from real.launch import environment, rank_environment, shell_lines
-from real.queued.hearing import LastActions
-from real.queued.places import queue_layout
+from real.launch import environment, layout_of, rank_environment
+from real.opening import opened, tell_others
 from real.queued.processes import Key, Processes
 
 FINAL_WITHIN_S: Final = 120.0
@@ -31,7 +29,7 @@ LAST_WORDS_S: Final = 0.2
 ENDS_WITHIN_S: Final = 10.0
 
 
-class QueueSupervisor:
+class QueueSupervisor(Crew):
     """The processes of one run. `say` hears what a user should know on the way.
 
     `on_death` hears of a peer that has died unasked while there are restarts left, at which second of the run and how;
@@ -39,23 +37,22 @@ class QueueSupervisor:
     """
 
     def __init__(self, job: Job, say: Callable[[str], None]) -> None:
-        self.job, self.plan, self.seed, self.say = job, job.plan, job.seed, say
+        self.job, self.seed, self.say = job, job.seed, say
         self.block = job.plan.scenario.real
         self.limits = Limits(self.block.merges, job.plan.scenario.emulator.recovery_deadline)
-        self.record = Record(job.plan.num_chunks)
-        self.layout = queue_layout(job)
+        self.layout = layout_of(job.plan)
         num_peers = len(job.plan.peers)
         roles = ["peer"] * num_peers + ["store"] * (self.layout.num_ranks - num_peers)
-        self.members = [Member(index, role) for index, role in enumerate(roles)]
+        super().__init__(
+            job.plan, [Member(index, role) for index, role in enumerate(roles)], PacedClock(time.monotonic())
+        )
         for member in self.members:
             member.host = member.index // self.layout.per_node
-        self.clock = PacedClock(time.monotonic())
         self.on_message: Callable[[Member, Message], None] = lambda _member, _message: None
         self.on_death: Callable[[Member, float, str], None] | None = None
         self.restarts: list[dict[str, Any]] = []
         self.devices: dict[int, dict[str, Any]] = {}
         self.actions = LastActions()
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._door = Door(job.token, self._expected, self._hear, left=self._left)
         self._processes: Processes | None = None
         self._copy: Path | None = None
@@ -66,44 +63,19 @@ class QueueSupervisor:
         self._watching: asyncio.Task[None] | None = None
         self._begun = self._finishing = self._over = False
 
-    @property
-    def peers(self) -> list[Member]:
-        """All peers, without the store."""
-        return self.members[: len(self.plan.peers)]
-
-    def name(self, member: Member) -> str:
-        """Return what a participant is called."""
-        return "the store" if member.role == "store" else self.plan.peers[member.index].name
-
     # ---------------------------------------------------------------- starting
 
     async def start(self) -> None:
         """Start everybody and wait until all have met. BackendError when that fails."""
-        credentials = self.job.credentials
-        context = None if credentials is None else credentials.server()
-        try:
-            address = await self._door.open(self.layout.host, self.layout.port, ssl=context)
-        except OSError as error:
-            where = f"{self.layout.host}:{self.layout.port}"
-            raise BackendError(f"cannot listen at {where}: {error.strerror or error}; see real.listen") from None
-        self.job = replace(self.job, control=address)
+        self.job = await opened(self._door, self.job, self.layout)
         self._processes = Processes(self.job, self._exited)
         if self.layout.num_nodes > 1:
-            self._tell_others()
+            self._copy = tell_others(self.job, self.layout, 0, self.say)
         for member in self.members:
             if not member.host:
                 self._launch(member)
         await self._gather(self.members)
         self._begin()
-
-    def _tell_others(self) -> None:
-        """Say what is to be done on the other machines."""
-        kept = self._copy = Path(f"{self.plan.scenario.name}.job.json").resolve()
-        self.job.write(kept)
-        self.say(f"copy {kept} to the other machines, and run there:")
-        lines = shell_lines(self.layout, kept.name, queue=True, threads=self.block.threads, restarts=0)
-        for line in lines[1 + self.layout.per_node :]:
-            self.say(f"  {line}")
 
     def _launch(self, member: Member) -> None:
         assert self._processes is not None
@@ -254,11 +226,6 @@ class QueueSupervisor:
         self.say(f"{told}; it is started again")
         self.on_death(member, at_s, told)
 
-    def fail(self, error: Exception) -> None:
-        """End the run with an error."""
-        if not self.failure.done():
-            self.failure.set_exception(error)
-
     # ---------------------------------------------------------------- losing and bringing back
 
     def _signal(self, member: Member, number: signal.Signals) -> None:
@@ -271,7 +238,7 @@ class QueueSupervisor:
         self._signal(member, signal.SIGKILL)
         if member.host and member.writer is not None:
             member.writer.close()
-        self._tell_address(member, None)
+        self.tell_address(member, None)
 
     def pause(self, member: Member, *, stopped: bool) -> None:
         """Stop a participant's process, or let it go on."""
@@ -293,34 +260,21 @@ class QueueSupervisor:
         self._launch(member)
         deadline_s = time.monotonic() + self.block.start_timeout
         await self._within(member.up.wait(), deadline_s, f"{self.name(member)}, started again,")
-        self._tell_address(member, member.address)
+        self.tell_address(member, member.address)
         await self._gather([member])
         member.tell(self._go(member))
         self.actions.heard(member.index)
 
-    def _tell_address(self, member: Member, address: list[Any] | None) -> None:
-        for other in self.members:
-            if other is not member and other.status not in {"down", "starting"}:
-                to = None if address is None else reachable(member, other)
-                other.tell({"t": "address", "peer": member.index, "to": to})
-
     # ---------------------------------------------------------------- ending
-
-    async def sleep_until(self, run_s: float) -> None:
-        """Wait for a second of the run; whatever ends the run ends the wait."""
-        wait_s = self.clock.real_until(run_s)
-        done, _ = await asyncio.wait({self.failure}, timeout=None if wait_s == inf else max(0.0, wait_s))
-        if done:
-            self.failure.result()
 
     def last_s(self) -> float:
         """Return the present second of the run, or the last one that anybody has reported of."""
-        return max([self.clock.now(), *(life.accounted_s for life in self.record.lives.values())])
+        return max(self.clock.now(), self.reported_s())
 
     async def finish(self, end_s: float) -> None:
         """Have everybody stop at `end_s` and tell what there is to tell."""
         self._finishing = True
-        alive = [member for member in self.members if member.status not in {"down", "starting"}]
+        alive = self.alive
         deadline_s = time.monotonic() + FINAL_WITHIN_S
         for member in alive:
             member.tell({"t": "finish", "at_s": end_s})

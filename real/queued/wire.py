@@ -4,11 +4,11 @@ Weights and states of large models are longer than a message may be, and go in p
 another, and the transport keeps their order.
 """
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from orionbed.fleet.clock import PacedClock
+from orionbed.fleet.headers import packed, unpacked
 from orionbed.training.compute import Body
 from orionbed.training.loop import Header
 
@@ -96,14 +96,3 @@ class Inbox:
         if full.pop("part_at", 0):
             full["plan_bytes"] = 0.0  # those of the message count with its first part
         self._on_failure(self._clock.now(), (target, full, reason))
-
-
-def packed(header: Header) -> bytes:
-    """Return the header of a message as it travels."""
-    return json.dumps(header, separators=(",", ":")).encode()
-
-
-def unpacked(header: bytes) -> Header:
-    """Return the header of a message."""
-    found: Header = json.loads(header)
-    return found

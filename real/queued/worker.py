@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +12,12 @@ from orionbed.fleet.parents import die_with_parent
 from orionbed.training.loop import PeerLoop
 from orionbed.transport.endpoint import Delivery, Endpoint
 from real.job import Job
-from real.line import Line, offset_s
+from real.launch import layout_of
+from real.line import Line, introduced, offset_s
 from real.queued.counting import counted
 from real.queued.driver import Driver, WorkerThread, thinned
 from real.queued.peers import Made, make_participant
-from real.queued.places import PARENT, listening_host, queue_layout
+from real.queued.places import PARENT, listening_host
 from real.queued.wire import Inbox, Wire
 
 
@@ -25,15 +25,8 @@ def run(job: Job, rank: int, local_rank: int, life: int) -> None:
     """Be a participant until the run is over. OSError: the supervisor is not there."""
     if PARENT in os.environ:
         die_with_parent(int(os.environ[PARENT]))
-    line = Line(job, rank, life)
-    try:
+    with introduced(job, rank, life) as line:
         _Process(job, rank, local_rank, life, line).run()
-    except BaseException as error:
-        with suppress(OSError):
-            line.tell({"t": "failed", "why": f"{type(error).__name__}: {error}"})
-        raise
-    finally:
-        line.close()
 
 
 class _Process:
@@ -41,7 +34,7 @@ class _Process:
 
     def __init__(self, job: Job, rank: int, local_rank: int, life: int, line: Line) -> None:
         self._job, self._line, self._rank, self._life = job, line, rank, life
-        layout = queue_layout(job)
+        layout = layout_of(job.plan)
         self._ahead_s, self._uncertain_s = (0.0, 0.0) if rank in layout.ranks(0) else offset_s(line)
         self._elsewhere = rank not in layout.ranks(0)
         self._clock = PacedClock(time.monotonic())  # until it is known when the run began

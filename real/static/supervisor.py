@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,10 @@ from orionbed.backends import BackendError
 from orionbed.fleet.control import Message
 from orionbed.fleet.members import Door, Member
 from orionbed.fleet.supervising import AbortedRunError
+from real.hearing import LastActions
 from real.job import Job
-from real.launch import Layout, environment, shell_lines, torchrun
+from real.launch import Layout, environment, torchrun
+from real.opening import opened, tell_others
 from real.static.reports import Reports, StepReport
 
 LOOKS_EVERY_S: Final = 0.2
@@ -45,8 +46,7 @@ class StaticSupervisor:
         self._secret = os.memfd_create("orionbed-job")
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed with everything else)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heard_s = dict.fromkeys(range(len(self.members)), time.monotonic())
-        self._doing = dict.fromkeys(range(len(self.members)), "nothing yet")
+        self._actions = LastActions()
         self._moved_s = time.monotonic()
         self._why: dict[int, str] = {}
         self._copy: Path | None = None
@@ -73,14 +73,11 @@ class StaticSupervisor:
             await self._close()
 
     async def _start(self) -> None:
-        credentials = self.job.credentials
-        context = None if credentials is None else credentials.server()
-        host, port = await self._door.open(self.layout.host, self.layout.port, ssl=context)
+        self.job = await opened(self._door, self.job, self.layout)
         path = Path(f"/proc/{os.getpid()}/fd/{self._secret}")
-        self.job = replace(self.job, control=(host, port))
         self.job.write(path)
         if self.layout.num_nodes > 1:
-            self._tell_others()
+            self._copy = tell_others(self.job, self.layout, self._block.restarts, self._say)
         self._agent = subprocess.Popen(  # noqa: S603  (this very interpreter)
             torchrun(self.layout, 0, path, restarts=self._block.restarts),
             stdin=subprocess.DEVNULL,
@@ -89,14 +86,6 @@ class StaticSupervisor:
             env=environment(self.plan),
             start_new_session=True,
         )
-
-    def _tell_others(self) -> None:
-        kept = self._copy = Path(f"{self.plan.scenario.name}.job.json").resolve()
-        self.job.write(kept)
-        self._say(f"copy {kept} to the other machines, and run there:")
-        threads, restarts = self._block.threads, self._block.restarts
-        for line in shell_lines(self.layout, kept.name, queue=False, threads=threads, restarts=restarts)[2:]:
-            self._say(f"  {line}")
 
     async def _all_there(self) -> None:
         waiting = asyncio.ensure_future(self._arrivals())
@@ -150,13 +139,13 @@ class StaticSupervisor:
         now_s = time.monotonic()
         limit_s = self._block.silence
         for member in self.members:
-            silent_s = now_s - self._heard_s[member.index]
+            silent_s = self._actions.silent_s(member.index)
             if member.final is None and member.arrived.is_set() and silent_s > limit_s:
                 self._why[member.index] = f"was not heard of for {silent_s:.0f} s"
                 self._lose(member)
                 return
         if now_s - self._moved_s > STALLED_AFTER * limit_s and all(m.arrived.is_set() for m in self.members):
-            doing = "; ".join(f"{self._name(m)}: {self._doing[m.index]}" for m in self.members)
+            doing = "; ".join(f"{self._name(m)}: {self._actions[m.index]}" for m in self.members)
             self._fail(f"nobody has finished an operation for {now_s - self._moved_s:.0f} s. Last actions: {doing}")
 
     # ---------------------------------------------------------------- hearing
@@ -171,29 +160,26 @@ class StaticSupervisor:
         if life != member.life or member.writer is not None:
             return None
         member.pid = int(hello.get("pid", 0))
-        self._heard_s[index] = self._moved_s = time.monotonic()
+        self._actions.heard(index)
+        self._moved_s = time.monotonic()
         return member
 
     def _hear(self, member: Member, message: Message) -> None:
         if message["life"] != member.life or self._over:
             return
-        self._heard_s[member.index] = time.monotonic()
-        what = message["t"]
-        if what == "alive":
-            if message["doing"] != self._doing[member.index]:
-                self._moved_s = time.monotonic()
-            self._doing[member.index] = message["doing"]
-        elif what == "began":
+        what, before = message["t"], self._actions[member.index]
+        self._actions.hear(member.index, message)
+        if what == "step" or self._actions[member.index] != before:
+            self._moved_s = time.monotonic()
+        if what == "began":
             self._begun(message, member.life)
         elif what == "step":
-            self._moved_s = time.monotonic()
-            self._doing[member.index] = message["doing"]
             self.reports.add(member.index, StepReport.from_message(message), member.life)
             self._progress(self.reports)
         elif what == "clock":
             member.tell({"t": "clock", "at_s": time.monotonic(), "origin_s": self._origin_s})
         elif what == "failed":
-            self._why.setdefault(member.index, message["why"])
+            self._why.setdefault(member.index, f"failed with {message['why']}")
         elif what == "final":
             member.final = message
             member.finished.set()
@@ -204,7 +190,11 @@ class StaticSupervisor:
             self._say("warmed up; what counts begins")
         self._origin_s = message["origin_s"]
         if self._losing is not None:
+            self._losing.cancel()
             self._losing = None
+            self._moved_s = time.monotonic()
+            for member in self.members:
+                self._actions.heard(member.index)
             self.reports.give_up_from(message["step"], self._lost_s, life)
             self._say(f"went on from step {message['step']}")
 
@@ -225,7 +215,7 @@ class StaticSupervisor:
     async def _lost(self, member: Member) -> None:
         await asyncio.sleep(LAST_WORDS_S)
         why = self._why.get(member.index, "died")
-        told = f"{self._name(member)} (rank {member.index}) {why}; its last action was {self._doing[member.index]}"
+        told = f"{self._name(member)} (rank {member.index}) {why}; its last action was {self._actions[member.index]}"
         if not self._restarts_left or self._block.checkpoint is None or self._origin_s is None:
             self._fail(told)
             return
@@ -234,9 +224,8 @@ class StaticSupervisor:
         with suppress(ProcessLookupError):
             if member.pid and member.index in self.layout.ranks(0):
                 os.kill(member.pid, signal.SIGKILL)  # one that is stopped does not end by itself
-        for other in self.members:
-            self._heard_s[other.index] = time.monotonic() + self._block.start_timeout
-        self._moved_s = time.monotonic() + self._block.start_timeout
+        await asyncio.sleep(self._block.start_timeout)
+        self._fail(f"{told}; the processes did not begin again within {self._block.start_timeout:g} s")
 
     def _fail(self, why: str) -> None:
         if not self._failure.done():

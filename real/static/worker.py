@@ -2,7 +2,6 @@
 
 import base64
 import time
-import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from math import ceil, inf
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.fleet.reaching import own_address
 from real.job import Job
-from real.line import Line, offset_s
+from real.launch import layout_of
+from real.line import Line, introduced, offset_s
 from real.static.reports import StepReport
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from real.static.checkpoint import Checkpoints
     from real.static.training import PipelineTraining
 
-LOCAL_HOST: Final = "127.0.0.1"
 PATIENCE: Final = timedelta(minutes=30)
 """Longest wait for a message of another process that is alive; those that are dead are found by the supervisor."""
 ESTIMATED_FROM: Final = 2
@@ -29,15 +28,8 @@ ESTIMATED_FROM: Final = 2
 
 def run(job: Job, rank: int, local_rank: int, life: int) -> None:
     """Be a process until the run is over."""
-    line = Line(job, rank, life)
-    try:
+    with introduced(job, rank, life) as line:
         _Worker(job, rank, local_rank, life, line).run()
-    except Exception as error:
-        last = traceback.format_exception_only(error)[-1].strip()
-        line.tell({"t": "failed", "why": f"failed with {last}"})
-        raise
-    finally:
-        line.close()
 
 
 class _Worker:
@@ -90,7 +82,7 @@ class _Worker:
         # torchrun's store outlives the processes, and in it the addresses of those that are gone.
         store = dist.PrefixStore(f"life/{self.life}", store)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
-        if self.job.control[0] != LOCAL_HOST:
+        if rank not in layout_of(self.plan).ranks(0):
             self.offset_s, self.uncertain_s = offset_s(self.line)
 
     def _group(self, members: Callable[[int], bool]) -> "ProcessGroup":

@@ -108,10 +108,10 @@ def test_the_model_keeps_its_size_and_takes_the_format_of_the_device() -> None:
 
 
 def test_the_real_block_shortens_the_run() -> None:
-    assert as_real(scenario(real__steps=3)).run.tokens == 3 * 8 * 512
+    assert as_real(make_plan(scenario(real__steps=3))).run.tokens == 3 * 8 * 512
     queue = {"pipeline__schedule": {"kind": "queue", "window": 4}, "real__training": 30.0}
-    assert as_real(scenario(**queue)).run.duration == 30.0
-    assert as_real(scenario(**queue, merge={"every": 600.0})).merge.every == 30.0  # type: ignore[union-attr]
+    assert as_real(make_plan(scenario(**queue))).run.duration == 30.0
+    assert as_real(make_plan(scenario(**queue, merge={"every": 600.0}))).merge.every == 30.0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from orionbed.scenario import Scenario, load
 from orionbed.scenario.measurements import OptimizerStep, PassTimes, Piece, Spread
 from real.calibration import api, profile_file
 from real.calibration.copies import Loopback
-from real.calibration.devices import Device
+from real.calibration.devices import FoundDevice
 from real.calibration.matmuls import Rates
 
 SETS = (
@@ -57,7 +57,7 @@ def findings(target: api.Target) -> profile_file.Findings:
     rates = dict.fromkeys(("forward", "input_gradient", "weight_gradient"), 1e9)
     slower = {direction: rate / 2 for direction, rate in rates.items()}
     return profile_file.Findings(
-        device=Device("cpu", "A CPU", 16 * 10**9, 1),
+        device=FoundDevice("cpu", "A CPU", 16 * 10**9, 1),
         shape=target.shape,
         rates=Rates(
             {64: 2e9}, {(64, 64, 64): rates, (16, 32, 64): slower}, {"forward": 5e8, "backward": 4e8}, 1e10, 1e-6

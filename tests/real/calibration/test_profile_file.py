@@ -7,10 +7,10 @@ import pytest
 
 from orionbed.scenario import assumptions, gpu_profile, load
 from real.calibration import api, profile_file
-from real.calibration.devices import Device, typed_profile
+from real.calibration.devices import FoundDevice, typed_profile
 from real.calibration.profile_file import Findings, build, kept_entries, to_text
 
-H100 = Device("cuda", "NVIDIA H100 80GB HBM3", 85 * 10**9, 1)
+H100 = FoundDevice("cuda", "NVIDIA H100 80GB HBM3", 85 * 10**9, 1)
 
 
 def write(path: Path, findings: Findings) -> Path:
@@ -62,7 +62,7 @@ def test_on_a_known_gpu_the_peak_is_the_datasheets(findings: Findings) -> None:
 
 
 def test_on_an_unknown_gpu_the_peak_is_measured(findings: Findings) -> None:
-    made = build(replace(findings, device=Device("cuda", "NVIDIA X1", 85 * 10**9, 1)))
+    made = build(replace(findings, device=FoundDevice("cuda", "NVIDIA X1", 85 * 10**9, 1)))
     assert made.peak == 2e9
     assert made.provenance["peak"].startswith("derived: measured on 2026-06-01 on NVIDIA X1")
 
@@ -71,7 +71,7 @@ def test_other_shapes_of_the_same_device_stay(findings: Findings, tmp_path: Path
     path = write(tmp_path / "here.yaml", findings)
     other = replace(findings.shape, vocab=128)
     assert kept_entries(path, findings.device, findings.shape) == ()
-    assert kept_entries(path, Device("cpu", "Another", 1, 1), other) == ()
+    assert kept_entries(path, FoundDevice("cpu", "Another", 1, 1), other) == ()
     assert kept_entries(tmp_path / "nowhere.yaml", findings.device, other) == ()
     kept = kept_entries(path, findings.device, other)
     assert [entry.shape.vocab for entry in kept] == [64]
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_profile_keeps_nothing(findings: Findings, tmp_path: P
 
 
 def test_names_may_have_quotes(findings: Findings, tmp_path: Path) -> None:
-    odd = replace(findings, device=Device("cpu", 'A "quick" C\\PU (R) @ 2.0GHz', 16 * 10**9, 2))
+    odd = replace(findings, device=FoundDevice("cpu", 'A "quick" C\\PU (R) @ 2.0GHz', 16 * 10**9, 2))
     found = gpu_profile(str(write(tmp_path / "odd.yaml", odd)))
     assert found.title == 'A "quick" C\\PU (R) @ 2.0GHz, measured'
     assert found.name == "measured-a-quick-c-pu-2.0ghz-2-threads"
@@ -115,9 +115,9 @@ def test_the_summary_names_what_was_found(findings: Findings, target: api.Target
     ],
 )
 def test_typed_profiles_are_found_by_name_and_memory(title: str, memory: float, name: str | None) -> None:
-    found = typed_profile(Device("cuda", title, int(memory), 1))
+    found = typed_profile(FoundDevice("cuda", title, int(memory), 1))
     assert (found.name if found else None) == name
 
 
 def test_a_cpu_has_no_typed_profile() -> None:
-    assert typed_profile(Device("cpu", "NVIDIA H100 80GB HBM3", 85 * 10**9, 1)) is None
+    assert typed_profile(FoundDevice("cpu", "NVIDIA H100 80GB HBM3", 85 * 10**9, 1)) is None

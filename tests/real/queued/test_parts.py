@@ -14,7 +14,7 @@ from orionbed.fleet.record import Record
 from orionbed.results import Epoch
 from orionbed.training.compute import Compute
 from orionbed.training.shape import ModelShape
-from real.queued.hearing import LastActions
+from real.hearing import LastActions
 from real.queued.observed import losses, quantiles
 from real.queued.run import _levelled
 from real.queued.staging import make_staging

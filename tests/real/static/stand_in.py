@@ -33,7 +33,7 @@ def rank(job: Job, index: int, life: int, behaviour: str) -> None:
             if behaviour == "stops":
                 os.kill(os.getpid(), signal.SIGSTOP)
             if behaviour == "fails":
-                line.tell({"t": "failed", "why": "failed with ValueError: no such thing"})
+                line.tell({"t": "failed", "why": "ValueError: no such thing"})
                 os._exit(1)
             if behaviour == "stalls":
                 time.sleep(60.0)
