@@ -35,7 +35,7 @@ class Schema:
     def _inner_blocks(self, field: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if self.is_distribution(field):
             return
-        for option in field.get("oneOf", [field]):
+        for option in field.get("oneOf", field.get("anyOf", [field])):
             if "$ref" in option:
                 yield _name(option), ""
         for part, suffix in (("items", "[]"), ("additionalProperties", ".NAME")):
@@ -182,6 +182,24 @@ def gpu_keys() -> str:
     return f"{words.GPU}\n{table(('key', 'type', 'default', 'meaning'), rows)}\n"
 
 
+def sweep_keys() -> str:
+    """Return the section on files of sweeps."""
+    from orionbed.sweeps.blocks import Sweep
+
+    schema = Schema({"Sweep": Sweep.model_json_schema()})
+    return f"{words.SWEEP}\n{table(('key', 'type', 'default', 'meaning'), schema.rows('Sweep', ''))}\n"
+
+
+def contest_keys() -> str:
+    """Return the section on files of routing contests."""
+    from orionbed.contest.schema import Contest
+    from orionbed.scenario.render import definitions
+
+    schema = Schema(definitions(Contest))
+    rows = [row for name, prefix in schema.blocks("Contest", "") for row in schema.rows(name, prefix)]
+    return f"{words.CONTEST}\n{table(('key', 'type', 'default', 'meaning'), rows)}\n"
+
+
 def commands() -> str:
     """Return the section on commands."""
     import typer
@@ -255,7 +273,7 @@ def page() -> str:
     from orionbed.scenario import json_schema
 
     schema = Schema(json_schema()["$defs"])
-    keys = (units(), distributions(schema), scenario_keys(schema), gpu_keys())
+    keys = (units(), distributions(schema), scenario_keys(schema), gpu_keys(), sweep_keys(), contest_keys())
     return "\n".join([words.HEAD, *keys, words.PROVENANCE, commands(), run_folder()]).rstrip("\n") + "\n"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from orionbed.backends import BackendError
 from orionbed.emulation import NOISE_WIDTH, is_shortened, model_shape
+from orionbed.orchestration import simulated_alone
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
@@ -42,8 +43,16 @@ def refuse(plan: Plan) -> None:
         problems.append(
             "sync: the emulator does {algorithm: ring, every: 1, bits: 32} without overlap; use that, or sim"
         )
+    if not isinstance(scenario.merge, str) and scenario.merge.only_simulated:
+        keys = ", ".join(f"merge.{name}" for name in scenario.merge.only_simulated)
+        problems.append(f"{keys}: the emulator merges by IOTA's butterfly through the store; use that, or sim")
     if scenario.peers.rebalance_every is not None or scenario.peers.rejoin != "own":
         problems.append("peers.rebalance_every and peers.rejoin: the emulator's peers stay with their stage; use sim")
+    problems += simulated_alone(scenario)
+    if scenario.recovery.in_flight != "drop":
+        problems.append(
+            f"recovery.in_flight {scenario.recovery.in_flight}: the emulator's peers drop; use drop, or sim"
+        )
     if problems:
         raise BackendError("\n".join(problems))
 
@@ -58,6 +67,14 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "not-modelled",
                 "network.transport.synchronous is not emulated: messages are asynchronous",
                 "compare with the simulator only with synchronous: false",
+            )
+        )
+    if not isinstance(scenario.churn, str) and scenario.churn.gives_notice:
+        found.append(
+            warning(
+                "not-modelled",
+                "churn gives notice, but peers are killed here without having been told",
+                "read what was dropped as the most that can be lost, or use sim",
             )
         )
     if is_shortened(scenario):
@@ -76,6 +93,14 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "not-modelled",
                 "connections stay open and warm in paced time, whatever network.transport says of that",
                 "use keep_warm: true and slow_start_after_idle: false, or clock: virtual",
+            )
+        )
+    if any(peer.natted for peer in plan.peers):
+        found.append(
+            warning(
+                "not-modelled",
+                "NATs and relays are not emulated: all pairs of peers connect directly, at the direct delay",
+                "compare with the simulator only with network.nat.natted: 0 and no natted groups",
             )
         )
     if boundary.kind not in {"none", "resbm"}:

@@ -34,7 +34,7 @@ def least_dilation(plan: Plan, measured: dict[str, float]) -> float:
     """Return the smallest dilation at which the work fits, each operation in its time and all of them on the cores."""
     real_s = {kind: seconds for kind, seconds in measured.items() if kind != "STEP"}
     per_microbatch_s = sum(real_s.values()) * plan.num_chunks / plan.num_stages
-    busy = sum(per_microbatch_s * peer.speed / plan.stages[peer.stage].microbatch_s for peer in plan.peers)
+    busy = sum(per_microbatch_s * plan.speed_of(peer) / plan.stages[peer.stage].microbatch_s for peer in plan.peers)
     shortest_s = min(
         cost.duration_s for costs in plan.chunk_costs for kind, cost in costs.items() if kind in {"F", "B", "I", "W"}
     )

@@ -14,6 +14,9 @@ CAUSE_OF_STATUS: Final[Mapping[str, int]] = {
     "merging": tracing.CAUSE_MERGE_WAIT,
     "down": tracing.CAUSE_DOWN,
     "benched": tracing.CAUSE_BENCHED,
+    "registering": tracing.CAUSE_BENCHED,
+    "kicked": tracing.CAUSE_DOWN,
+    "reconfiguring": tracing.CAUSE_BENCHED,
 }
 """What a peer's time is charged to that it spends in a status without anything else to be said of it."""
 KIND_CODES: Final[Mapping[Kind, int]] = {

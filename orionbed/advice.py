@@ -137,7 +137,7 @@ def _as_large_as_fits(plan: Plan, settings: Settings) -> tuple[Settings, Plan | 
 def _timed_row(plan: Plan, settings: Settings, hops: Hops) -> Row:
     assert plan.order is not None
     name = settings["kind"]
-    timed = time_order(plan.order, times_of(plan.chunk_costs), hops)
+    timed = time_order(plan.order, times_of(plan.slowest_costs), hops)
     counted = None if hops.synchronous else hops_by_formula(name, plan.num_stages, plan.order.num_microbatches)
     return {
         "name": name,

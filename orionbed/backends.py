@@ -1,16 +1,21 @@
 """The one place that names the backends; each is imported only when a run asks for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.scenario import Scenario
 from orionbed.summary import Baseline
+
+if TYPE_CHECKING:
+    from orionbed.contest.answering import Answering, Facts
+    from orionbed.contest.results import SeedResult
+    from orionbed.contest.schema import Contest
 
 NAMES = ("sim", "emulator", "real")
 
@@ -98,6 +103,51 @@ class Calibrating(Protocol):
         say: Callable[[str], None],
     ) -> Calibrated:
         """Measure the pieces of a scenario's stages, write a profile and check it; or check one that is there."""
+
+
+class Simulating(Protocol):
+    """What the simulator alone can do: a run in which peers of the plan are absent from beginning to end."""
+
+    def run(
+        self, plan: Plan, *, seed: int | None = None, fetches: bool = True, without: frozenset[int] = frozenset()
+    ) -> RunResult:
+        """Run `plan` without the peers `without`, by index; without `fetches` all have their first weights."""
+
+
+def load_simulator() -> Simulating:
+    """Import the simulator for what no other backend can."""
+    return cast(Simulating, import_module("sim.api"))
+
+
+class Contesting(Protocol):
+    """What simulates routing contests."""
+
+    def run_contest(
+        self, contest: "Contest", seed: int, name: str, make: "Callable[[Facts], Answering]"
+    ) -> "SeedResult":
+        """Simulate all epochs of one seed with the router that `make` makes; raise RouterError if it is no good."""
+
+
+def load_contesting() -> Contesting:
+    """Import what simulates routing contests."""
+    return cast(Contesting, import_module("sim.contest.api"))
+
+
+class Merging(Protocol):
+    """What the simulator offers to the merging lab and to the deadline lab."""
+
+    def merge_point(
+        self, scenario: Scenario, changes: Mapping[str, Any], seed: int, merges: int, horizon_s: float | None
+    ) -> dict[str, Any]:
+        """Return what merges cost with some keys changed, over so many merges or so many seconds."""
+
+    def merge_arrivals(self, scenario: Scenario, seed: int, merges: int) -> list[list[float]]:
+        """Return, for each of a few merges, after how many seconds each peer's upload was there."""
+
+
+def load_merging() -> Merging:
+    """Import what simulates merges."""
+    return cast(Merging, import_module("sim.api"))
 
 
 def load_joining() -> Joining:

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from orionbed.plan import Plan
+from orionbed.plan import Plan, StagePlan
 
 TO_FIT = "use more stages, fewer bytes per parameter, full recompute, a smaller window or a smaller micro-batch"
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
     """Return limits of a plan: no schedule can beat the fullest stage, no run is cheaper than at that speed."""
-    worst = max(plan.stages, key=lambda stage: stage.memory.total_bytes)
+    worst, room = fullest(plan)
     # Micro-batches per second of all peers of a stage together, each at its own speed.
     limits = [
-        sum(peer.speed for peer in plan.peers if peer.stage == stage.index) / stage.microbatch_s
+        sum(plan.speed_of(peer) for peer in plan.peers if peer.stage == stage.index) / stage.microbatch_s
         for stage in plan.stages
     ]
     per_s = min(limits)
@@ -26,18 +26,18 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "num_stages": plan.num_stages,
         "num_replicas": plan.num_replicas,
         "num_peers": len(plan.peers),
-        "gpu": plan.gpu.name,
+        "gpu": gpus_in_words(plan),
         "schedule": plan.scenario.pipeline.schedule.kind,
         "num_parameters": plan.num_parameters,
         "layers_per_stage": plan.layers_per_stage,
         "boundary_bytes": plan.boundary_bytes,
         "boundary_bytes_uncompressed": plan.boundary_bytes_uncompressed,
         "compression_ratio": plan.boundary_bytes_uncompressed / plan.boundary_bytes,
-        "memory_bytes": plan.gpu.memory,
+        "memory_bytes": room,
         "memory_bytes_per_stage": [stage.memory.states_bytes for stage in plan.stages],
         "peak_memory_bytes_per_stage": [stage.memory.total_bytes for stage in plan.stages],
         "memory_line": (
-            f"fullest stage {worst.index}: {memory.total_bytes / 1e9:.1f} of {plan.gpu.memory / 1e9:.0f} GB "
+            f"fullest stage {worst.index}: {memory.total_bytes / 1e9:.1f} of {room / 1e9:.0f} GB "
             f"({memory.states_bytes / 1e9:.1f} weights, gradients and moments, {memory.in_flight_bytes / 1e9:.1f} in "
             f"flight, {memory.working_bytes / 1e9:.1f} working)" + ("" if plan.fits else f": does not fit; {TO_FIT}")
         ),
@@ -51,13 +51,28 @@ def estimate(plan: Plan) -> dict[str, Any]:
     }
 
 
+def fullest(plan: Plan) -> tuple[StagePlan, float]:
+    """Return the stage with the least memory to spare, and the bytes of the smallest GPU that it is on."""
+    room = [min(plan.gpu_of(peer).memory for peer in plan.peers if peer.stage == s.index) for s in plan.stages]
+    if len(set(room)) == 1:
+        return max(plan.stages, key=lambda stage: stage.memory.total_bytes), room[0]
+    worst = max(plan.stages, key=lambda stage: stage.memory.total_bytes - room[stage.index])
+    return worst, room[worst.index]
+
+
+def gpus_in_words(plan: Plan) -> str:
+    """Return the name of the peers' GPU, or where there are several kinds how many peers have each."""
+    counts = plan.gpu_counts
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{n} {name}" for name, n in counts.items())
+
+
 def _cost(plan: Plan, tokens_per_s: float) -> dict[str, Any]:
     """Hours and GPU dollars of the run; it ends at its tokens or its duration, whichever comes first."""
     run, num_gpus = plan.scenario.run, plan.num_gpus
     by_tokens = None if run.tokens is None else run.tokens / tokens_per_s / 3600.0
     by_duration = None if run.duration is None else run.duration / 3600.0
     hours = min(limit for limit in (by_tokens, by_duration) if limit is not None)
-    usd = hours * plan.scenario.cost.gpu_hour * num_gpus
+    usd = hours * plan.gpu_hour * num_gpus
     if run.tokens is not None and hours == by_tokens:
         line = f"{run.tokens / 1e9:g} B tokens take at least {_hours(hours)} and {_usd(usd)} of GPU time"
     else:

@@ -6,11 +6,17 @@ added delays add up, independent chances combine, and a reset wins over a blackh
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from orionbed.faults import ResolvedFault
 
 Blocked = Literal["blackhole", "reset"] | None
+
+LEAST_CHUNK_BYTES: Final = 64
+MOST_CHUNK_BYTES: Final = 64 * 1024
+_CHUNK_S: Final = 0.001
+_MOST_CHUNK_S: Final = 0.004
+_CHUNKS_PER_MESSAGE: Final = 8
 
 
 class LinkState(NamedTuple):
@@ -68,6 +74,36 @@ def compute_factor(faults: Iterable[ResolvedFault], peer: int, at_s: float) -> f
     """Return the factor of the time that the peer's operations take at a time of the run; 1 without faults."""
     slowed = (fault for fault in faults if fault.kind == "slow" and fault.hits(peer, at_s))
     return math.prod(fault.parameters.number("compute_factor") for fault in slowed)
+
+
+def end_of(faults: Iterable[ResolvedFault], peer: int, start_s: float, lasts_s: float) -> float:
+    """Return when an operation ends that would last so long on a healthy peer.
+
+    What slows the peer at its start slows all of it; while the peer is paused nothing of it gets done.
+    """
+    end_s = start_s + lasts_s * compute_factor(faults, peer, start_s)
+    awake_s = start_s
+    for from_s, to_s in sorted((f.start_s, f.end_s) for f in faults if f.kind == "pause" and peer in f.peers):
+        if from_s < end_s and awake_s < to_s:
+            end_s += to_s - max(from_s, awake_s)
+            awake_s = to_s
+    return end_s
+
+
+def clock_offset_s(faults: Iterable[ResolvedFault], peer: int, at_s: float) -> float:
+    """Return how much more than the time of the run a peer's own clock shows."""
+    wrong = [fault for fault in faults if fault.kind == "clock" and fault.hits(peer, at_s)]
+    drifts = (1e-6 * fault.parameters.number("drift_ppm") * (at_s - fault.start_s) for fault in wrong)
+    return sum(fault.parameters.number("offset_s") for fault in wrong) + sum(drifts)
+
+
+def num_chunks(size_bytes: float, bytes_per_s: float) -> int:
+    """Return into how many chunks, each with a checksum of its own, a message is cut.
+
+    As the emulator does: 1 ms of the rate each, more for a large message, up to 4 ms, and 64 B to 64 KiB.
+    """
+    wanted = min(max(bytes_per_s * _CHUNK_S, size_bytes / _CHUNKS_PER_MESSAGE), bytes_per_s * _MOST_CHUNK_S)
+    return math.ceil(size_bytes / min(max(wanted, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES))
 
 
 def change_times(faults: Iterable[ResolvedFault]) -> list[float]:

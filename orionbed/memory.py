@@ -43,7 +43,10 @@ def _queue_driven(scenario: Scenario, split: Sequence[int], parameters: Sequence
         if is_last:
             working += arithmetic.logits_bytes(scenario.model, scenario.batch.tokens) // scenario.peers.gpus
         waiting = 0 if is_last else in_flight * _kept_bytes(scenario, layers)
-        memories.append(StageMemory(_states_bytes(scenario, parameters[stage]), waiting, working))
+        held = parameters[stage]
+        if not is_last and scenario.recovery.in_flight == "neighbour":
+            held += parameters[stage + 1]  # every peer holds the next stage's layers too
+        memories.append(StageMemory(_states_bytes(scenario, held), waiting, working))
     return memories
 
 

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from orionbed.orchestration import MERGING, TRAINING, UPLOADING
 from orionbed.results import Epoch, Floats, RunResult
+
+PHASE_OF_STATE: Final = {TRAINING: "training", UPLOADING: "uploading", MERGING: "merging"}
+"""An orchestrator's states as phases of the timeline; without one there are `training` and `merge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +99,13 @@ def rates(result: RunResult) -> Rates:
 
 
 def mfu_per_rate(result: RunResult, *, attention: bool = False) -> float:
-    """MFU for one applied micro-batch per second, in the 6N convention, or with causal attention added."""
+    """MFU for one applied micro-batch per second, in the 6N convention, or with causal attention added.
+
+    Where stages were skipped, what they did not do is not counted.
+    """
     plan = result.plan
     flops = plan.useful_flops_per_microbatch + (plan.attention_flops_per_microbatch if attention else 0.0)
-    return flops / plan.peak_flops
+    return result.ledger.completeness * flops / plan.peak_flops
 
 
 def executed_flops(result: RunResult) -> float:
@@ -138,4 +146,7 @@ def timeline(result: RunResult, step_s: float = 60.0) -> list[dict[str, object]]
 def _phase(t_s: float, result: RunResult) -> str:
     if t_s < result.startup_s:
         return "startup"
+    state = next((m.detail for m in result.marks if m.kind == "state" and m.start_s <= t_s < m.end_s), None)
+    if state is not None:
+        return PHASE_OF_STATE[state]
     return "merge" if any(e.training_end_s <= t_s < e.end_s for e in result.epochs) else "training"

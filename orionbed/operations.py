@@ -13,16 +13,23 @@ from orionbed.schedule.timing import Times
 Costs = dict[Kind, Cost]
 
 
-def chunk_costs(scenario: Scenario, costs: CostModel, split: Sequence[int], *, splits_backward: bool) -> list[Costs]:
+def chunk_costs(
+    scenario: Scenario,
+    costs: CostModel,
+    split: Sequence[int],
+    *,
+    splits_backward: bool,
+    overhead_s: float | None = None,
+) -> list[Costs]:
     """Return what F, B (or its halves I and W) cost for each chunk of the model.
 
-    `split` gives the layers of each chunk. At the last stage of a queue-driven pipeline a B is forward, loss and
-    backward in one go, and there is no F.
+    `split` gives the layers of each chunk; `overhead_s` of each operation is the scenario's unless given. At the last
+    stage of a queue-driven pipeline a B is forward, loss and backward in one go, and there is no F.
     """
     queue = scenario.pipeline.schedule.kind == "queue"
     found: list[Costs] = []
     for index in range(len(split)):
-        parts = _parts(scenario, costs, split, index)
+        parts = _parts(scenario, costs, split, index, scenario.peers.overhead if overhead_s is None else overhead_s)
         if queue and index == len(split) - 1:
             found.append({"B": parts.forward + parts.input_gradient + parts.weight_gradient + parts.overhead})
         elif splits_backward:
@@ -60,7 +67,7 @@ class _Parts:
         return {"F": self.forward + self.overhead, "B": self.first_half() + self.weight_gradient}
 
 
-def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: int) -> _Parts:
+def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: int, overhead_s: float) -> _Parts:
     model, boundary, batch = scenario.model, scenario.pipeline.boundary, scenario.batch
     tokens = batch.sequence * batch.sequences
     is_first, is_last = index == 0, index == len(split) - 1
@@ -93,7 +100,7 @@ def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: in
             narrowing.weight_gradient_flops,
         ),
         recompute=_recompute(scenario.pipeline.schedule.recompute, forward, attention),
-        overhead=Cost(model_s=scenario.peers.overhead),
+        overhead=Cost(model_s=overhead_s),
     )
 
 

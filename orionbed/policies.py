@@ -11,13 +11,32 @@ from orionbed.schedule.routers import make_router
 from orionbed.schedule.static import StaticPolicy
 
 
-def durations_of(plan: Plan, stage: int, speed: float) -> dict[int, dict[Kind, float]]:
-    """Return the seconds of each kind of operation of a peer of `stage`, by chunk."""
-    step = plan.stages[stage].costs["STEP"]
-    return {
-        chunk: {kind: cost.duration_s / speed for kind, cost in (plan.chunk_costs[chunk] | {"STEP": step}).items()}
+def durations_of(plan: Plan, stage: int, speed: float, hardware: int = 0) -> dict[int, dict[Kind, float]]:
+    """Return the seconds of each kind of operation of a peer of `stage`, by chunk.
+
+    `speed` and `hardware` are those of the peer: how fast it is of its kind, and which kind of machine it is.
+    """
+    costs = plan.chunk_costs_on(hardware)
+    step = plan.stage_costs_on(hardware, stage)["STEP"]
+    durations: dict[int, dict[Kind, float]] = {
+        chunk: {kind: cost.duration_s / speed for kind, cost in (costs[chunk] | {"STEP": step}).items()}
         for chunk in plan.chunks_of(stage)
     }
+    redundant_s = redundant_forward_s(plan, stage, hardware)
+    if redundant_s:
+        durations[stage]["F"] += redundant_s / speed
+    return durations
+
+
+def redundant_forward_s(plan: Plan, stage: int, hardware: int = 0) -> float:
+    """Return the seconds of the next stage's forward that a peer of speed 1 does besides its own (Bamboo), else 0.
+
+    The last stage has no forward of its own: it is one operation with loss and backward.
+    """
+    recovery = plan.scenario.recovery
+    if recovery.in_flight != "neighbour" or stage >= plan.num_stages - 2:
+        return 0.0
+    return recovery.redundant * plan.chunk_costs_on(hardware)[stage + 1]["F"].duration_s
 
 
 def queue_policy(

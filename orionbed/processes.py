@@ -20,10 +20,12 @@ def in_processes(
     arguments: Sequence[tuple[Any, ...]],
     jobs: int,
     progress: Callable[[int], None] | None = None,
+    arrived: Callable[[int, Any], None] | None = None,
 ) -> list[Any]:
     """Return `function(*each)` for each of `arguments`, in their order, computed on up to `jobs` fresh processes.
 
-    `progress` gets the number of results so far. When one fails, the others are given up.
+    `progress` gets the number of results so far, `arrived` each result with its index as soon as it is there. When one
+    fails, the others are given up.
     """
     results: list[Any] = [None] * len(arguments)
     # Not forked: the pool's workers start clean whatever the caller has loaded.
@@ -34,7 +36,10 @@ def in_processes(
                 pool.submit(function, *each): index for index, each in enumerate(arguments)
             }
         for count, future in enumerate(as_completed(futures), start=1):
-            results[futures[future]] = future.result()
+            index = futures[future]
+            results[index] = future.result()
+            if arrived is not None:
+                arrived(index, results[index])
             if progress is not None:
                 progress(count)
     finally:

@@ -38,6 +38,28 @@ class Mark:
     detail: str = ""
 
 
+MERGE_MARKS = ("merge", "merge-beside")
+"""Kinds of marks: merges that training stopped for, and those beside it."""
+
+
+@dataclass(slots=True)
+class MergeCounts:
+    """What merges came to. `covered` is the share of a stage's weights that each merge averaged, one after the other.
+
+    `failures` counts peers that fell silent, `retries` tries that were begun anew, `refused` stages whose peers kept
+    their own weights after the last try. `exchanges_s` is how long each stage's exchange took, where peers exchange
+    among themselves. `arrivals_s` are, per merge, the seconds after which each peer's upload was there, or that
+    exchange was through; peers that were too late are not in it.
+    """
+
+    covered: list[float] = field(default_factory=list)
+    failures: int = 0
+    retries: int = 0
+    refused: int = 0
+    exchanges_s: list[float] = field(default_factory=list)
+    arrivals_s: list[list[float]] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class RunResult:
     """Everything a backend hands over. Seconds are seconds of the run, not of the computer that ran it.
@@ -47,7 +69,9 @@ class RunResult:
     end. `other_s[peer, cause]` is all the rest of each peer's time, by cause code of `orionbed.tracing`.
     `aborted` says why a run ended before its target; empty for a run that reached it. `journal` is what
     peers wrote down themselves, where they are processes. `backend_block` is what this
-    backend alone has to say; it stands in the summary under the backend's name. Without `has_baseline` the scenario's
+    backend alone has to say; it stands in the summary under the backend's name. `orchestrator` is what there is to say
+    of the life of peers and of what they knew, empty where neither was asked for; `recovery` what became of
+    micro-batches in flight when peers were lost. Without `has_baseline` the scenario's
     datacenter is one of other GPUs than those that ran, and there is nothing to compare with.
     """
 
@@ -84,7 +108,10 @@ class RunResult:
     faults: list[dict[str, Any]] = field(default_factory=list)
     journal: list[Entry] = field(default_factory=list)
     backend_block: dict[str, Any] = field(default_factory=dict)
+    orchestrator: dict[str, Any] = field(default_factory=dict)
+    recovery: dict[str, Any] = field(default_factory=dict)
     has_baseline: bool = True
+    merge_counts: MergeCounts = field(default_factory=MergeCounts)
 
     @property
     def training_s(self) -> float:

@@ -47,7 +47,12 @@ class RunId:
 
 
 def run_id(scenario: Scenario, backend: str, samples: int) -> RunId:
-    """Return the id of a run; runs that differ only in their seed share the digest.
+    """Return the id of a run; runs that differ only in their seed share the digest."""
+    return RunId(scenario.name, backend, digest_of(scenario, backend, samples)[:6], scenario.run.seed)
+
+
+def digest_of(scenario: Scenario, backend: str, samples: int) -> str:
+    """Return a digest of what a run does besides its seed, in hexadecimal digits.
 
     It covers the resolved scenario, the files it names, the backend, the version and the number of samples.
     """
@@ -55,10 +60,11 @@ def run_id(scenario: Scenario, backend: str, samples: int) -> RunId:
     for part in (to_yaml(with_seed(scenario, 0)), backend, version(), str(samples)):
         digest.update(part.encode() + b"\0")
     schedule = scenario.pipeline.schedule
-    for name in (scenario.peers.gpu, scenario.network.variability, schedule.file if schedule.kind == "csv" else ""):
+    order = schedule.file if schedule.kind == "csv" else ""
+    for name in (*scenario.peers.gpu_names, scenario.network.variability, order):
         if Path(name).is_file():
             digest.update(Path(name).read_bytes())
-    return RunId(scenario.name, backend, digest.hexdigest()[:6], scenario.run.seed)
+    return digest.hexdigest()
 
 
 def with_seed(scenario: Scenario, seed: int) -> Scenario:

@@ -1,16 +1,19 @@
 """The summary of a run: one plain dictionary, the same for every backend, written as summary.json."""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from orionbed import metrics, waterfall
 from orionbed import model as arithmetic
+from orionbed.absences.presence import presence_in
 from orionbed.advice import schedule_block
 from orionbed.cost import cost_block
+from orionbed.estimate import gpus_in_words
 from orionbed.metrics import Rates
 from orionbed.plan import Plan
 from orionbed.published import compare_published, contradictions
-from orionbed.results import RunResult
+from orionbed.results import MERGE_MARKS, RunResult
 from orionbed.scenario import assumptions
 from orionbed.tracing import CAUSES
 from orionbed.warn import warnings_of
@@ -68,6 +71,10 @@ def summarise(result: RunResult, baseline: Baseline | None, *, git: str, started
         "churn": _churn(result, seconds.sum(axis=0)),
         "faults": result.faults,
     }
+    if result.recovery:
+        summary["recovery"] = result.recovery
+    if result.orchestrator:
+        summary["orchestrator"] = result.orchestrator
     if result.backend_block:
         summary[result.backend] = result.backend_block
     summary["cost"] = cost_block(result, summary["tokens"]["total"], baseline.tokens_per_s if baseline else None)
@@ -111,7 +118,8 @@ def layout_block(plan: Plan) -> Summary:
         "num_stages": plan.num_stages,
         "num_replicas": plan.num_replicas,
         "num_peers": len(plan.peers),
-        "gpu": plan.gpu.name,
+        "gpu": gpus_in_words(plan),
+        "gpus": plan.gpu_counts,
         "gpus_per_peer": plan.scenario.peers.gpus,
         "peak_flops": plan.peak_flops / plan.num_gpus,
         "layers_per_stage": plan.layers_per_stage,
@@ -120,7 +128,7 @@ def layout_block(plan: Plan) -> Summary:
         # Weights, gradients and moments; the peak adds activations in flight and one micro-batch's working set.
         "memory_bytes_per_stage": [m.states_bytes for m in memory],
         "peak_memory_bytes_per_stage": [m.total_bytes for m in memory],
-        "memory_bytes": plan.gpu.memory,
+        "memory_bytes": min(plan.gpu_of(peer).memory for peer in plan.peers),
         "fits": plan.fits,
         "sites": {site: sum(peer.site == site for peer in plan.peers) for site in plan.site_names},
     }
@@ -169,9 +177,9 @@ def _datacenter(plan: Plan, rates: Rates, baseline: Baseline | None) -> Summary:
 
 
 def _merges(result: RunResult) -> Summary:
-    merges = [mark for mark in result.marks if mark.kind == "merge"]
+    merges = [mark for mark in result.marks if mark.kind in MERGE_MARKS]
     num_peers = len(result.plan.peers)
-    count = len(merges)
+    count, counts = len(merges), result.merge_counts
     return {
         "count": count,
         "mean_s": sum(mark.end_s - mark.start_s for mark in merges) / count if count else 0.0,
@@ -179,6 +187,10 @@ def _merges(result: RunResult) -> Summary:
         "bytes_up_per_peer": result.bytes_merge_up / (count * num_peers) if count else 0.0,
         "bytes_down_per_peer": result.bytes_merge_down / (count * num_peers) if count else 0.0,
         "missed": result.merges_missed,
+        "covered": fmean(counts.covered) if counts.covered else None,
+        "failures": counts.failures,
+        "retries": counts.retries,
+        "refused": counts.refused,
     }
 
 
@@ -207,9 +219,19 @@ def _network(result: RunResult) -> Summary:
 
 
 def _churn(result: RunResult, by_cause: Any) -> Summary:
+    stage_of = [peer.stage for peer in result.plan.peers]
+    found = presence_in(result.marks, stage_of, min(result.startup_s, result.duration_s), result.duration_s)
     return {
         "moves": result.num_moves,
         "departures": sum(mark.kind == "down" for mark in result.marks),
+        "departures_by_reason": found.by_reason,
+        "availability": found.availability,
+        "losses_per_peer_hour": found.losses_per_peer_hour,
+        "bulk_losses": found.num_bulk,
+        "mean_bulk_size": found.mean_bulk_size,
+        "worst_stage": found.worst_stage,
+        "min_peers_in_worst_stage": found.min_present,
+        "empty_stage_s": found.empty_stage_s,
         "down_gpu_s": float(by_cause[CAUSES.index("down")]),
         "benched_gpu_s": float(by_cause[CAUSES.index("benched")]),
     }

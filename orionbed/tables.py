@@ -45,7 +45,7 @@ STEP_COLUMNS = (
 STAGE_COLUMNS = ("stage", "layers", "parameters", "memory_bytes", "peak_memory_bytes")
 PEER_COLUMNS = (
     *("peer", "stage", "replica", "site", "uplink_bps", "downlink_bps", "speed", "busy_s", "microbatches"),
-    *("bytes_up", "bytes_down", "utilisation_up", "down_s", "mfu"),
+    *("bytes_up", "bytes_down", "utilisation_up", "down_s", "mfu", "group", "gpu", "natted"),
 )
 
 
@@ -121,6 +121,9 @@ def peers(result: RunResult) -> list[Row]:
                 "utilisation_up": sent * 8.0 / (peer.uplink_bps * duration),
                 "down_s": float(seconds[peer.index, CAUSES.index("down")]),
                 "mfu": float(seconds[peer.index, CAUSES.index("useful")]) / duration,
+                "group": peer.group,
+                "gpu": peer.gpu,
+                "natted": int(peer.natted),
             }
         )
     return rows

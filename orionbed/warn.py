@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 from orionbed.advice import best_of, title_of
+from orionbed.estimate import fullest, gpus_in_words
+from orionbed.hardware import makes_of
 from orionbed.measured import shape_in_words, uncovered
 from orionbed.plan import Plan
 from orionbed.results import RunResult
+from orionbed.scenario import GpuProfile, Scenario
 
 PARTIAL_SHARE = 0.01
 DROPPED_SHARE = 0.02
@@ -29,12 +32,12 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
             warning("aborted", summary["aborted"], "look at the waterfall and the ledger for what holds it up")
         )
     if not plan.fits:
-        worst = max(plan.stages, key=lambda stage: stage.memory.total_bytes)
+        worst, room = fullest(plan)
         found.append(
             warning(
                 "memory",
                 f"stage {worst.index} needs {worst.memory.total_bytes / 1e9:.1f} GB and does not fit the "
-                f"{plan.gpu.memory / 1e9:.0f} GB of {plan.gpu.name}",
+                f"{room / 1e9:.0f} GB of {gpus_in_words(plan)}",
                 "use more stages, fewer bytes per parameter, full recompute or a smaller micro-batch",
             )
         )
@@ -52,6 +55,7 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
     found += _about_microbatches(summary)
     found += _about_merges(result, summary)
     found += _about_schedule(result, summary)
+    found += _about_faults(summary)
     found += [
         warning(
             "published-unknown",
@@ -84,14 +88,37 @@ def warnings_of(result: RunResult, summary: dict[str, Any], baseline_fits: bool)
     return found
 
 
+def _about_faults(summary: dict[str, Any]) -> list[dict[str, str]]:
+    missed = [row for row in summary["faults"] if row["hit"] is False]
+    if not missed:
+        return []
+    remarks = sorted({row["remark"] for row in missed if row.get("remark")})
+    return [
+        warning(
+            "fault-hit-nothing",
+            f"{len(missed)} of {len(summary['faults'])} faults hit nothing: "
+            + ", ".join([row["id"] for row in missed[:5]] + ["..."] * (len(missed) > 5))
+            + "".join(f"; {remark}" for remark in remarks),
+            "the run shows nothing about them: look whether they come within it, and whether anybody was there",
+        )
+    ]
+
+
 def about_profile(plan: Plan) -> list[dict[str, str]]:
-    """Return a warning where a calibrated profile has not measured what the scenario runs."""
-    gpu, scenario = plan.gpu, plan.scenario
+    """Return a warning for each calibrated profile that has not measured what the scenario runs."""
+    found = []
+    for kind, gpu in enumerate((plan.gpu, *(other.gpu for other in plan.others))):
+        if gpu.measured:
+            found += _about_gpu(gpu, makes_of(plan.scenario)[kind].gpu, plan.scenario)
+    return found
+
+
+def _about_gpu(gpu: GpuProfile, file: str, scenario: Scenario) -> list[dict[str, str]]:
     missing = uncovered(gpu, scenario)
     if not missing:
         return []
     others = [entry.shape.dtype for entry in gpu.measured]
-    advice = f"measure it: orionbed calibrate {scenario.name} --device {gpu.device or 'cpu'} --out {scenario.peers.gpu}"
+    advice = f"measure it: orionbed calibrate {scenario.name} --device {gpu.device or 'cpu'} --out {file}"
     if scenario.peers.gpus > 1:
         advice = "a calibration is of one GPU: set peers.gpus: 1, or take a profile made by hand"
     elif scenario.model.dtype not in others:

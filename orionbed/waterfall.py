@@ -44,8 +44,8 @@ def _add_work(seconds: Floats, result: RunResult, kind: Kind) -> None:
     seconds[:, tracing.CAUSE_THROWN_AWAY] += thrown
     seconds[:, tracing.CAUSE_FILL] += unfinished
     # A peer that has moved may have done what its first stage never does: as the first stage that does it.
-    elsewhere = next((stage.costs[kind] for stage in plan.stages if kind in stage.costs), Cost())
-    costs = [plan.stages[peer.stage].costs.get(kind, elsewhere) for peer in plan.peers]
+    elsewhere = [_anywhere(plan, kind, hardware) for hardware in range(1 + len(plan.others))]
+    costs = [plan.stage_costs_on(peer.hardware, peer.stage).get(kind, elsewhere[peer.hardware]) for peer in plan.peers]
     durations = np.array([cost.duration_s for cost in costs])
 
     def part(name: str) -> Floats:
@@ -60,25 +60,55 @@ def _add_work(seconds: Floats, result: RunResult, kind: Kind) -> None:
     seconds[:, tracing.CAUSE_OPTIMIZER] += part("optimizer_s")
 
 
+def _anywhere(plan: Plan, kind: Kind, hardware: int) -> Cost:
+    """Return what an operation costs in the first stage that has it."""
+    costs = (plan.stage_costs_on(hardware, stage) for stage in range(plan.num_stages))
+    return next((one[kind] for one in costs if kind in one), Cost())
+
+
 def _useful_seconds(result: RunResult, kind: Kind, applied_s: Floats) -> Floats:
-    """Seconds the credited FLOPs would take at peak, shared among the peers of a stage by the work they did."""
+    """Seconds the credited FLOPs would take at each peer's own peak.
+
+    The credit of a stage is shared among its peers by the work they did.
+    """
     plan = result.plan
     useful = np.zeros(len(plan.peers))
-    done = applied_s * np.array([peer.speed for peer in plan.peers])
+    done = applied_s * _rates_of(plan, kind)
+    peaks = np.array([plan.peer_peak_flops(peer) for peer in plan.peers])
     stages = np.array([peer.stage for peer in plan.peers])
+    whole = result.ledger.completeness * result.ledger.applied
     for stage in plan.stages:
         members = stages == stage.index
-        credited_s = result.ledger.applied * stage.useful_flops.get(kind, 0.0) / (plan.peak_flops / len(plan.peers))
+        credited_s = whole * stage.useful_flops.get(kind, 0.0) / peaks[members]
         total = done[members].sum()
         if total > 0.0:
             useful[members] = credited_s * done[members] / total
     return useful
 
 
+def _rates_of(plan: Plan, kind: Kind) -> Floats:
+    """Work of one kind that each peer does per second, in seconds of the first kind of machine at speed 1."""
+    rates = np.array([peer.speed for peer in plan.peers])
+    for peer in plan.peers:
+        mine, first = (plan.stage_costs_on(hardware, peer.stage).get(kind) for hardware in (peer.hardware, 0))
+        if peer.hardware and mine is not None and first is not None and mine.duration_s > 0.0:
+            rates[peer.index] *= first.duration_s / mine.duration_s
+    return rates
+
+
 def busy_s_per_microbatch(plan: Plan) -> Floats:
-    """Seconds one micro-batch keeps each stage busy, with its share of optimizer steps, shape (stages,)."""
+    """Seconds one micro-batch keeps a peer of each stage busy, with its share of optimizer steps, shape (stages,).
+
+    Where peers come in groups, the peers of a stage share its micro-batches as they are fast, all of them busy as long;
+    otherwise they are taken as equal.
+    """
     every = plan.microbatches_per_step
-    return np.array([stage.microbatch_s + stage.costs["STEP"].duration_s / every for stage in plan.stages])
+    if not plan.is_mixed:
+        return np.array([stage.microbatch_s + stage.costs["STEP"].duration_s / every for stage in plan.stages])
+    per_s = np.zeros(plan.num_stages)
+    for peer in plan.peers:
+        per_s[peer.stage] += 1.0 / plan.pace_s(peer, peer.stage)
+    return np.asarray(plan.num_replicas / per_s)
 
 
 def _explain_idle(seconds: Floats, result: RunResult) -> None:

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Final, Literal
 
 from orionbed.backends import BackendError
+from orionbed.orchestration import simulated_alone
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
@@ -58,7 +59,7 @@ def refuse(scenario: Scenario) -> None:
     """Raise BackendError for what cannot be run on hardware, all of it at once."""
     if find_spec("torch") is None:
         raise BackendError(f"the real backend needs torch, which is not installed: pip install torch=={TORCH}")
-    problems = [*_about_the_model(scenario), *_about_the_run(scenario)]
+    problems = [*_about_the_model(scenario), *_about_the_run(scenario), *simulated_alone(scenario)]
     if scenario.pipeline.schedule.kind == "queue":
         problems += _about_queues(scenario)
     if problems:
@@ -78,6 +79,8 @@ def _about_the_model(scenario: Scenario) -> list[str]:
         found.append(f"model.heads {model.heads}: a head must have an even width, since rotation takes pairs")
     if boundary.kind not in {"none", "resbm", "bottleneck"}:
         found.append(f"pipeline.boundary.kind {boundary.kind}: not done on hardware; use resbm or none, or sim")
+    if scenario.peers.groups:
+        found.append("peers.groups: all peers run on one kind of device here; use peers.gpu and peers.sites, or sim")
     if scenario.peers.gpus != 1:
         found.append(f"peers.gpus {scenario.peers.gpus}: a peer is one GPU here; use 1, or sim")
     return found
@@ -92,6 +95,11 @@ def _about_the_run(scenario: Scenario) -> list[str]:
         found.append("sync: hardware does {algorithm: ring, every: 1, bits: 32} without overlap; use that, or sim")
     if scenario.peers.rebalance_every is not None or scenario.peers.rejoin != "own":
         found.append("peers.rebalance_every and peers.rejoin: peers stay with their stage here; use sim")
+    if scenario.recovery.in_flight != "drop":
+        found.append(f"recovery.in_flight {scenario.recovery.in_flight}: peers drop here; use drop, or sim")
+    if not isinstance(scenario.merge, str) and scenario.merge.only_simulated:
+        keys = ", ".join(f"merge.{name}" for name in scenario.merge.only_simulated)
+        found.append(f"{keys}: hardware merges by IOTA's butterfly through the store; use that, or sim")
     if not queue and scenario.merge != "none":
         found.append("merge needs the queue-driven schedule here; use that, or sync, or the emulator")
     if not queue and (scenario.churn != "none" or scenario.faults.list):
@@ -103,6 +111,8 @@ def _about_queues(scenario: Scenario) -> list[str]:
     block, found = scenario.real, []
     if block.checkpoint is not None:
         found.append("real.checkpoint is for a fixed batch; with queues a peer takes the state of another")
+    if not isinstance(scenario.churn, str) and scenario.churn.gives_notice:
+        found.append("churn with notice: real peers are killed without having been told; set it 0 s, or use sim")
     if block.compile:
         found.append("real.compile is for a fixed batch; set false")
     kinds = sorted({fault.kind for fault in scenario.faults.list} & NOT_FOR_REAL)

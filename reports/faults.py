@@ -66,6 +66,9 @@ def sentence(run: Run) -> str:
     total = sum(value for value in destroyed if isinstance(value, int | float))
     if total:
         text += f" {fmt.data(total)} under way were destroyed."
+    dropped = sum(entry.get("dropped") or 0 for entry in run.items("faults"))
+    if dropped:
+        text += f" {fmt.number(dropped)} micro-batches were dropped at once."
     return text
 
 
@@ -77,9 +80,9 @@ def _row(entry: dict[str, Any]) -> Row:
         start=fmt.duration(entry.get("start_s")),
         end="the end" if end is None and "end_s" in entry else fmt.duration(end),
         who=_who(entry.get("who")),
-        what=str(entry.get("what") or ""),
+        what="; ".join(str(entry[key]) for key in ("what", "remark") if entry.get(key)),
         hit=_hit(entry.get("hit")),
-        destroyed=fmt.data(entry.get("destroyed_bytes")),
+        destroyed=_destroyed(entry),
         recovered=_recovered(entry),
     )
 
@@ -99,6 +102,15 @@ def _hit(value: Any) -> str:
     if not value:
         return _NOTHING
     return "yes" if value is True else fmt.number(value) if isinstance(value, int | float) else str(value)
+
+
+def _destroyed(entry: dict[str, Any]) -> str:
+    """Return what a fault destroyed: bytes, and micro-batches or chunks where it is known which."""
+    parts = [fmt.data(entry.get("destroyed_bytes"))]
+    for key, words in (("corrupted_chunks", "chunks sent again"), ("dropped", "micro-batches")):
+        if entry.get(key):
+            parts.append(f"{fmt.number(entry[key])} {words}")
+    return ", ".join(parts)
 
 
 def _recovered(entry: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ def build(run_dirs: Sequence[Path | str], out: Path | str) -> Path:
         prefix = f"run{number}-" if len(runs) > 1 else ""
         articles.append(_article(run, prefix, out))
     page = (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             title=runs[0].get("title") or runs[0].get("scenario") or runs[0].name
@@ -172,7 +172,8 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
     return {"names": [run.name for run in runs], "lines": lines, "notes": beside.notes(runs)}
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the templates: escaped, strict about names, the same bytes for the same data."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -41,6 +41,7 @@ LABELS: Final[Mapping[str, str]] = {
     "microbatches.created": "micro-batches created",
     "microbatches.applied": "micro-batches applied",
     "microbatches.applied_share": "micro-batches applied",
+    "microbatches.mean_staleness": "local steps between forward and backward",
     "merges.count": "merges",
     "merges.mean_s": "length of a merge",
     "merges.bytes_up_per_peer": "upload per peer and merge",

@@ -53,7 +53,9 @@ def first_present(run: Run, group: str) -> str:
 
 
 def gpu_name(run: Run) -> str:
-    """Return the GPU as it is written on its data sheet."""
+    """Return the GPU as it is written on its data sheet; `mixed` where there are several."""
+    if len(run.get("layout.gpus") or ()) > 1:
+        return "mixed"
     per_peer = int(run.number("layout.gpus_per_peer") or 1)
     name = str(run.get("layout.gpu") or "GPU").upper()
     return name if per_peer == 1 else f"{per_peer}x{name}"
@@ -73,6 +75,9 @@ def peers_of(run: Run) -> str:
     count = run.number("layout.num_peers")
     if not count:
         return ""
+    kinds = run.get("layout.gpus") or {}
+    if len(kinds) > 1:
+        return ", ".join(f"{fmt.number(float(number))} × {str(name).upper()}" for name, number in kinds.items())
     if run.block != "real":
         return f"{fmt.number(count)} × {gpu_name(run)}"
     if run.get("real.device_kind") == "cuda":

@@ -11,14 +11,16 @@ import simpy
 from simpy.core import StopSimulation
 
 from orionbed.plan import Plan
-from orionbed.results import Epoch, Floats, RunResult
+from orionbed.results import Epoch, Floats, MergeCounts, RunResult
 from orionbed.schedule.actions import KINDS, Kind
 from orionbed.streams import Streams
-from orionbed.warn import warning
 from sim.churn import Churn
 from sim.clock import Clock
 from sim.engine import Engine
+from sim.faulting import make_faulting
+from sim.life import life_block, life_warnings, other_store_bytes
 from sim.merging import Merging, succeed
+from sim.orchestrator import make_orchestrator
 from sim.peer import SimPeer
 from sim.rebalancing import Rebalancing
 from sim.wiring import make_network
@@ -40,7 +42,7 @@ class Progress:
 class _Run:
     """One run from start-up to its last micro-batch."""
 
-    def __init__(self, plan: Plan, seed: int, *, fetches: bool = True) -> None:
+    def __init__(self, plan: Plan, seed: int, *, fetches: bool = True, without: frozenset[int] = frozenset()) -> None:
         self.plan = plan
         self.fetches = fetches
         self.seed = seed
@@ -51,7 +53,10 @@ class _Run:
         merge, churn = plan.scenario.merge, plan.scenario.churn
         self.merging = None if isinstance(merge, str) else Merging(self.engine, merge)
         self.rebalancing = Rebalancing(self.engine, self.merging)
+        self.orchestrator = make_orchestrator(self.engine, self.merging, self.rebalancing)
         self.churn = None if isinstance(churn, str) else Churn(self.engine, self.merging, self.rebalancing)
+        self.faulting = make_faulting(self.engine, self.merging, self.rebalancing, seed=seed)
+        self._leave_out(without)
         self.epochs: list[Epoch] = []
         self.startup_s = inf
         self.startup_read_bytes = 0.0
@@ -61,6 +66,13 @@ class _Run:
         self._training_end_s = 0.0
         self._counted = (0, 0)
 
+    def _leave_out(self, without: frozenset[int]) -> None:
+        """Let these peers be down from the first second to the last; nobody hears of them."""
+        for index in sorted(without):
+            peer = self.engine.peers[index]
+            peer.status = "down"
+            self.engine.status.views[peer.stage].drop(peer.position)
+
     def life(self, max_epochs: int | None) -> Generator[simpy.Event, Any, None]:
         """Start up, then train and merge in turn for ever; the clock stops it."""
         yield from self._start_up()
@@ -68,21 +80,45 @@ class _Run:
         ready = [peer for peer in self.engine.peers if peer.status == "startup"]
         while True:
             self._begin_epoch(ready)
-            yield self.clock.timeout(inf if isinstance(merge, str) else merge.every)
+            every_s = inf if isinstance(merge, str) else merge.between
+            if self.orchestrator is None:
+                yield self.clock.timeout(every_s)
+            else:
+                yield from self.orchestrator.training(every_s)
+                self.orchestrator.training_is_about_to_end()
+            assert self.merging is not None
+            if self.merging.overlaps:
+                yield from self.merging.begin_beside()
+                self._training_end_s = self.clock.now
+                ready = []
+                if self._is_last_epoch(max_epochs):
+                    raise StopSimulation(None)
+                continue
             self._training_end_s = self.clock.now
             self.engine.in_training = False
-            self.engine.end_training()
-            assert self.merging is not None
+            yield from self.merging.stop_training()
+            if self.orchestrator is not None:
+                self.orchestrator.boundary()
             ready = yield from self.merging.run()
-            self._end_epoch(self._training_end_s)
-            if len(self.epochs) == max_epochs:
-                self.done = True
+            if self.orchestrator is not None:
+                ready = self.orchestrator.epoch_ends(ready)
+            if self._is_last_epoch(max_epochs):
                 raise StopSimulation(None)
+
+    def _is_last_epoch(self, max_epochs: int | None) -> bool:
+        """End the epoch; return whether it was the last one."""
+        self._end_epoch(self._training_end_s)
+        self.done = len(self.epochs) == max_epochs
+        return self.done
 
     def _start_up(self) -> Generator[simpy.Event, Any, None]:
         """Every peer fetches its stage's first weights; then the scenario's own start-up time passes."""
+        if self.orchestrator is not None:
+            yield self.orchestrator.register_all()
         fetched = []
         for peer in self.engine.peers if self.fetches else ():
+            if peer.status == "down":
+                continue
             event = self.clock.event()
             weight_bytes = float(self.plan.stages[peer.stage].weight_bytes)
             self.network.from_storage(peer.index, weight_bytes, succeed, event)
@@ -92,8 +128,8 @@ class _Run:
         yield self.clock.timeout(self.plan.scenario.run.startup)
         self.startup_s = self.clock.now
         self.engine.start_broadcasts()
-        if self.churn is not None and not isinstance(self.plan.scenario.churn, str):
-            self.churn.start(self.plan.scenario.churn)
+        if self.churn is not None:
+            self.churn.start()
         self.rebalancing.start()
 
     def _begin_epoch(self, ready: list[SimPeer]) -> None:
@@ -102,6 +138,8 @@ class _Run:
         self.engine.in_training = True
         for peer in ready:
             self.engine.start_training(peer)
+        if self.orchestrator is not None:
+            self.orchestrator.epoch_begins()
 
     def _end_epoch(self, training_end_s: float) -> None:
         ledger = self.engine.ledger
@@ -126,6 +164,8 @@ class _Run:
         self.engine.target_applied = target
         end_s = inf if run.duration is None else run.duration
         self.clock.process(self.life(max_epochs))
+        if self.faulting is not None:
+            self.faulting.start()
         while not self.done and self.clock.now < end_s and (target is None or self.engine.ledger.applied < target):
             self.clock.run_to(min(end_s, self.clock.now + PROGRESS_EVERY_S))
             if progress is not None:
@@ -136,6 +176,10 @@ class _Run:
         self.engine.close()
         if self.churn is not None:
             self.churn.close()
+        if self.faulting is not None:
+            self.faulting.close()
+        if self.orchestrator is not None:
+            self.orchestrator.close()
         if self.engine.in_training:
             self._end_epoch(self.clock.now)
         elif self.startup_s < inf and not self.done:  # the run ended within a merge
@@ -154,13 +198,15 @@ def run(
     say: Callable[[str], None] | None = None,  # noqa: ARG001  (the simulator has nothing to say)
     max_epochs: int | None = None,
     fetches: bool = True,
+    without: frozenset[int] = frozenset(),
 ) -> RunResult:
     """Simulate `plan` to its number of tokens, its duration, or `max_epochs` merges, whichever comes first.
 
     `progress` is called about every ten simulated minutes. Without `fetches` all peers have their first weights.
+    Peers `without`, by index, are absent the whole run; what is drawn for the others stays as it is.
     """
     started = time.perf_counter()
-    the_run = _Run(plan, plan.scenario.run.seed if seed is None else seed, fetches=fetches)
+    the_run = _Run(plan, plan.scenario.run.seed if seed is None else seed, fetches=fetches, without=without)
     the_run.go(progress, max_epochs)
     the_run.engine.ledger.check()
     return _result(the_run, time.perf_counter() - started)
@@ -170,10 +216,14 @@ def _result(run: _Run, wall_s: float) -> RunResult:
     engine, peers = run.engine, run.engine.peers
     unfinished: dict[Kind, Floats] = {kind: np.zeros(len(peers)) for kind in KINDS}
     for record in engine.ledger.open.values():
-        for index, kind, seconds in record.spent:
+        for index, kind, _, _, seconds in record.spent:
             unfinished[kind][index] += seconds
     merging = run.merging
     stored, read = run.network.bytes_stored
+    other_stored, other_read = other_store_bytes(engine, run.orchestrator)
+    life = life_block(engine, run.orchestrator)
+    num_backwards = sum(peer.num_done["B"] for peer in peers)
+    between = 0.0 if merging is None else merging.bytes_between_peers
     return RunResult(
         plan=run.plan,
         backend="sim",
@@ -192,8 +242,8 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         bytes_up=np.array(run.network.bytes_up, dtype=np.float64),
         bytes_down=np.array(run.network.bytes_down, dtype=np.float64),
         bytes_boundary=engine.bytes_boundary,
-        bytes_merge_up=stored,
-        bytes_merge_down=0.0 if merging is None else max(0.0, read - run.startup_read_bytes),
+        bytes_merge_up=stored - other_stored + between,
+        bytes_merge_down=(0.0 if merging is None else max(0.0, read - run.startup_read_bytes - other_read)) + between,
         bytes_storage_read=read,
         merges_missed=0 if merging is None else merging.num_missed,
         num_syncs=0 if engine.syncing is None else engine.syncing.num_exchanges,
@@ -204,18 +254,9 @@ def _result(run: _Run, wall_s: float) -> RunResult:
         events=run.clock.events,
         wall_s=wall_s,
         aborted=run.aborted,
-        warnings=_not_modelled(run.plan),
+        merge_counts=MergeCounts() if merging is None else merging.counts,
+        warnings=life_warnings(life, engine.ledger.created, num_backwards),
+        faults=[] if run.faulting is None else run.faulting.rows(),
+        orchestrator=life,
+        recovery=engine.recovery.summary(),
     )
-
-
-def _not_modelled(plan: Plan) -> list[dict[str, str]]:
-    faults = plan.scenario.faults.list
-    if not faults:
-        return []
-    return [
-        warning(
-            "not-modelled",
-            f"the {len(faults)} entries of `faults` are not modelled by the simulator and were ignored",
-            "describe departures with `churn`",
-        )
-    ]

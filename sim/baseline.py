@@ -13,6 +13,7 @@ SIDE_RUN: dict[str, object] = {
     "run.tokens": None,
     "run.startup": 0.0,
     "run.trace": "summary",
+    "orchestrator": "none",
     "published": [],
     "provenance": {},
     "uncertain": {},
@@ -41,18 +42,32 @@ def datacenter_scenario(scenario: Scenario) -> Scenario:
         "network.site_downlink": None,
         "network.wan": None,
         "network.storage": {"delay": datacenter.delay},
-        "peers.sites": {"datacenter": num_peers},
+        **_in_one_place(scenario, num_peers),
+        "network.nat": {},
         "pipeline.boundary": {"kind": "none"},
         "pipeline.schedule.recompute": datacenter.recompute,
         "churn": "none",
+        "recovery": {},
         "faults": [],
         "run.duration": datacenter.horizon if isinstance(scenario.merge, str) else FOREVER_S,
     }
     if not isinstance(scenario.merge, str):
         changes["merge.every"] = min(scenario.merge.every, datacenter.horizon)
+        changes["merge.failure"] = 0.0
     if scenario.pipeline.schedule.kind == "queue":
         changes |= {f"pipeline.schedule.{key}": 0.0 for key in ("poll_loop", "poll_empty", "poll_full")}
+        plain = {"via": "p2p", "retry": {}, "knowledge": "broadcast"}
+        changes |= {f"pipeline.schedule.{key}": value for key, value in plain.items()}
     return apply(scenario, changes)
+
+
+def _in_one_place(scenario: Scenario, num_peers: int) -> dict[str, object]:
+    """Return the changes that bring all peers to one site, with links that are those of all."""
+    groups = [group.model_dump() for group in scenario.peers.groups]
+    if not groups:
+        return {"peers.sites": {"datacenter": num_peers}}
+    same = {"sites": "datacenter", "links": None, "uplink": None, "downlink": None, "correlation": None, "natted": 0.0}
+    return {"peers.groups": [group | same for group in groups]}
 
 
 def simulate_baseline(scenario: Scenario, seed: int) -> Baseline:
@@ -76,5 +91,5 @@ def steady_rate(result: RunResult, scenario: Scenario) -> float:
     in_phase = metrics.rates(result).in_phase
     if isinstance(scenario.merge, str):
         return in_phase
-    every_s = scenario.merge.every
+    every_s = scenario.merge.between
     return in_phase * every_s / (every_s + result.merging_s)

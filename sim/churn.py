@@ -1,9 +1,12 @@
-"""Peers that leave and come back: one SimPy process per peer, each with a random stream of its own."""
+"""Peers that leave and come back: one SimPy process per peer, led by its absences."""
+
+from math import isfinite
 
 from orionbed import tracing
+from orionbed.absences import LIFETIME, Absences
 from orionbed.account import CAUSE_OF_STATUS
 from orionbed.results import Mark
-from orionbed.scenario.sections import Churn as ChurnBlock
+from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from sim.engine import Engine
 from sim.merging import Merging, Process
 from sim.peer import SimPeer
@@ -17,42 +20,70 @@ class Churn:
         self._engine = engine
         self._merging = merging
         self._rebalancing = rebalancing
-        self._left_s: dict[int, float] = {}
+        self._left: dict[int, tuple[float, str]] = {}
+        self._shut: dict[int, tuple[QueueDrivenPolicy, int]] = {}
 
-    def start(self, block: ChurnBlock) -> None:
-        """Start every peer's life."""
-        for peer in self._engine.peers:
-            self._engine.clock.process(self._life(peer, block))
+    def start(self) -> None:
+        """Start every peer's life; absences count from now on."""
+        engine = self._engine
+        absences = Absences(engine.plan, engine.streams.seed, engine.clock.now)
+        for peer in engine.peers:
+            if peer.status != "down":  # one that is absent all along
+                engine.clock.process(self._life(peer, absences))
 
-    def _life(self, peer: SimPeer, block: ChurnBlock) -> Process:
+    def _life(self, peer: SimPeer, absences: Absences) -> Process:
         clock = self._engine.clock
-        random = self._engine.streams.get(f"churn/{peer.index}")
-        while True:
-            yield clock.timeout(float(block.up.sample(random, 1)[0]))
-            self._leave(peer)
-            yield clock.timeout(float(block.down.sample(random, 1)[0]))
+        for absence in absences.of(peer.index):
+            if absence.notice_s:
+                yield clock.until(max(clock.now, absence.start_s - absence.notice_s))
+                self._give_notice(peer)
+            yield clock.until(absence.start_s)
+            self._forget_notice(peer)
+            if peer.status == "down":  # a fault has taken it, and brings it back
+                continue
+            self._leave(peer, absence.reason)
+            if not isfinite(absence.end_s):
+                return
+            yield clock.until(absence.end_s)
             peer.charge(tracing.CAUSE_DOWN, clock.now)
             peer.status = "benched"
             self._mark(peer.index)
             self._rebalancing.come_back(peer)
 
+    def _give_notice(self, peer: SimPeer) -> None:
+        """Let a peer know that it will be taken: it takes nothing new, and finishes what it has."""
+        peer.is_leaving = True
+        if peer.status == "training":
+            self._engine.status.announce(peer)
+        if isinstance(peer.policy, QueueDrivenPolicy) and peer.stage == 0:
+            # What it holds goes on; nothing else begins, for a first stage takes its work from nobody.
+            self._shut[peer.index] = (peer.policy, peer.policy.window)
+            peer.policy.window = 0
+
+    def _forget_notice(self, peer: SimPeer) -> None:
+        peer.is_leaving = False
+        if peer.index in self._shut:
+            policy, window = self._shut.pop(peer.index)
+            policy.window = window
+
     def _mark(self, index: int) -> None:
-        self._engine.marks.append(Mark(self._left_s.pop(index), self._engine.clock.now, "down", index))
+        left_s, reason = self._left.pop(index)
+        detail = "" if reason == LIFETIME else reason
+        self._engine.marks.append(Mark(left_s, self._engine.clock.now, "down", index, detail))
 
     def close(self) -> None:
         """Mark those who are still away when the run ends."""
-        for index in sorted(self._left_s):
+        for index in sorted(self._left):
             self._mark(index)
 
-    def _leave(self, peer: SimPeer) -> None:
+    def _leave(self, peer: SimPeer, reason: str) -> None:
         engine = self._engine
-        self._left_s[peer.index] = engine.clock.now
-        if peer.status == "training":
+        self._left[peer.index] = (engine.clock.now, reason)
+        if engine.holds_work(peer):
             engine.crash(peer)
         else:
             engine.network.cancel_peer(peer.index)
-            if peer.status != "down":
-                peer.charge(CAUSE_OF_STATUS[peer.status], engine.clock.now)
+            peer.charge(CAUSE_OF_STATUS[peer.status], engine.clock.now)
             peer.status = "down"
         if self._merging is not None:
             self._merging.lost(peer)

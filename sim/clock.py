@@ -94,6 +94,13 @@ class Clock(simpy.Environment):
         heappush(self.heap, (self.now + delay_s, priority, self.next_number(), call))
         return call
 
+    def until(self, time_s: float) -> Event:
+        """Return an event that happens at `time_s` seconds, to the bit: a timeout would add its delay to now."""
+        event = Event(self)
+        event._ok, event._value = True, None  # noqa: SLF001 -- as SimPy's Timeout does
+        self.call_at(time_s, self._happen, event)
+        return event
+
     def schedule(self, event: Event, priority: EventPriority = simpy.events.NORMAL, delay: float = 0) -> None:
         """Put a SimPy event on the heap (SimPy's interface)."""
         self.call_in(delay, self._happen, event, priority)

@@ -8,14 +8,28 @@ the result. Without contention, on links of rate r and delay d, with n peers and
     sharded-ps   2 ((n-1)/n b / r + d)            every peer sends 2 (n-1)/n b
     central-ps   2 ((n-1) b / r + d)              peer 0 sends and receives (n-1) b, the others b
     gather       b/r + (n-1) b/r + 2 d'           through the object store, d' away: up b, down (n-1) b
+    all-to-all   (n-1) b/r + d                    everybody sends all of b to everybody
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from sim.network import Network
+Done = Callable[[], object]
 
-Done = Callable[[], None]
+
+class Carrier(Protocol):
+    """What carries the messages: the network, or something in front of it."""
+
+    def send(
+        self, source: int, target: int, size_bytes: float, deliver: Callable[[Any], object], arg: Any = None
+    ) -> object:
+        """Send from peer to peer; `deliver(arg)` is called when all has arrived."""
+
+    def to_storage(self, peer: int, size_bytes: float, done: Callable[[Any], object], arg: Any = None) -> object:
+        """Upload to the object store."""
+
+    def from_storage(self, peer: int, size_bytes: float, done: Callable[[Any], object], arg: Any = None) -> object:
+        """Download from the object store."""
 
 
 class Collective(Protocol):
@@ -30,7 +44,7 @@ class Collective(Protocol):
 class _Base:
     """Counts what has yet to arrive in the present phase, then goes on to the next."""
 
-    def __init__(self, network: Network, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
         self.network = network
         self.peers = peers
         self.num_bytes = num_bytes
@@ -68,7 +82,7 @@ class Ring(_Base):
     A peer starts its next round as soon as it has the part that it is to pass on, whatever the others do.
     """
 
-    def __init__(self, network: Network, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
         super().__init__(network, peers, num_bytes, done)
         count = len(peers)
         self._rounds = 2 * (count - 1)
@@ -95,7 +109,7 @@ class Ring(_Base):
 class Tree(_Base):
     """Reduce along a binomial tree to the first peer, then broadcast down it, round by round."""
 
-    def __init__(self, network: Network, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
         super().__init__(network, peers, num_bytes, done)
         self._depth = max(0, (len(peers) - 1).bit_length())
         self._up(0)
@@ -126,7 +140,7 @@ class Tree(_Base):
 class ShardedServer(_Base):
     """Every peer sums one n-th for all: everybody sends everybody its part, then the sums go back."""
 
-    def __init__(self, network: Network, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
         super().__init__(network, peers, num_bytes, done)
         self._round(lambda: self._round(done))
 
@@ -142,7 +156,7 @@ class ShardedServer(_Base):
 class CentralServer(_Base):
     """The first peer sums for all."""
 
-    def __init__(self, network: Network, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
         super().__init__(network, peers, num_bytes, done)
         others = range(1, len(peers))
         self.phase(len(others), self._back)
@@ -159,7 +173,7 @@ class CentralServer(_Base):
 class Gather(_Base):
     """Everybody uploads to the object store, and when all have, downloads what the others uploaded."""
 
-    def __init__(self, network: Network, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
         super().__init__(network, peers, num_bytes, done)
         if len(peers) == 1:
             done()
@@ -175,10 +189,25 @@ class Gather(_Base):
             self.network.from_storage(peer, (len(self.peers) - 1) * self.num_bytes, self._arrived)
 
 
-ALGORITHMS: dict[str, Callable[[Network, Sequence[int], float, Done], Collective]] = {
+class AllToAll(_Base):
+    """Everybody sends all that it has to everybody."""
+
+    def __init__(self, network: Carrier, peers: Sequence[int], num_bytes: float, done: Done) -> None:
+        super().__init__(network, peers, num_bytes, done)
+        count = len(peers)
+        self.phase(count * (count - 1), done)
+        for source in range(count):
+            for target in range(count):
+                if source != target:
+                    self.send(source, target, num_bytes)
+
+
+Make = Callable[[Carrier, Sequence[int], float, Done], Collective]
+ALGORITHMS: dict[str, Make] = {
     "ring": Ring,
     "tree": Tree,
     "sharded-ps": ShardedServer,
     "central-ps": CentralServer,
     "gather": Gather,
+    "all-to-all": AllToAll,
 }

@@ -8,13 +8,18 @@ from sim.baseline import FOREVER_S, SIDE_RUN, simulate_baseline, steady_rate
 
 
 def _at(scenario: Scenario, uplink_bps: float, boundary: dict[str, object]) -> Scenario:
-    """Return `scenario` with both links scaled so that the median uplink is `uplink_bps`, and without churn."""
+    """Return `scenario` with all links scaled so that the median uplink is `uplink_bps`, without churn and faults.
+
+    Where peers come in groups the median is that of `network.uplink`, and the groups' own links are scaled as it is.
+    """
     factor = uplink_bps / scenario.network.uplink.median
     changes: dict[str, object] = SIDE_RUN | {
         "network.uplink": scenario.network.uplink.scaled(factor),
         "network.downlink": scenario.network.downlink.scaled(factor),
+        "peers.groups": [group.with_links_scaled(factor).model_dump() for group in scenario.peers.groups],
         "pipeline.boundary": boundary,
         "churn": "none",
+        "faults": [],
         "run.duration": FOREVER_S,
     }
     if not isinstance(scenario.merge, str):

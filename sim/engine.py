@@ -4,31 +4,43 @@ This is the simulator's innermost loop. One operation costs one clock event, one
 """
 
 from array import array
+from collections.abc import Callable
 from math import ceil
+from typing import Protocol
 
 from simpy.core import StopSimulation
 
 from orionbed import tracing
 from orionbed.account import CAUSE_OF_STATUS
-from orionbed.ledger import Ledger, MicrobatchRecord
+from orionbed.ledger import Ledger
 from orionbed.plan import Plan
 from orionbed.results import Mark
 from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
-from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from orionbed.streams import Block, Streams
 from sim.clock import Clock
+from sim.fixed_batch import FixedBatch
+from sim.handing_on import HandingOn
 from sim.network import Network
 from sim.peer import SimPeer
 from sim.peers import make_peers
 from sim.recording import Recording
-from sim.status import StatusBoard
+from sim.recovery.choice import make_recovery
+from sim.registry import make_board
+from sim.status import Board
 from sim.synchronous import Outboxes
 from sim.syncing import Syncing
 from sim.transfer import Transfer
 
 # kind, micro-batch (the policy's number), chunk it is for, sender, receiver, sent at
 Message = tuple[str, int, int, SimPeer, SimPeer, float]
+
+
+class Holding(Protocol):
+    """What holds peers back; it is told who has ended what it did."""
+
+    def ended(self, peer: SimPeer) -> None:
+        """`peer` has ended what it did."""
 
 
 class Engine:
@@ -46,7 +58,7 @@ class Engine:
         self.marks: list[Mark] = []
         self.bytes_boundary = 0.0
         self.recording = Recording(plan, clock)
-        self.status = StatusBoard(plan, clock, streams)
+        self.status: Board = make_board(plan, clock, streams)
         self.peers = make_peers(plan, streams, self.ledger.create)
         self._set_up_schedule()
         self._num_blocked_sources = 0
@@ -55,63 +67,85 @@ class Engine:
         self._boundary_bytes = float(plan.boundary_bytes)
         self._last_stage = plan.num_stages - 1
         synchronous = plan.scenario.network.transport.synchronous and not self.is_queue_driven
-        self._outboxes = Outboxes(network, self._boundary_bytes, self._arrive) if synchronous else None
+        self.outboxes = Outboxes(network, self._boundary_bytes, self.arrive) if synchronous else None
         sync = plan.scenario.sync
         self.syncing = None if isinstance(sync, str) else Syncing(self, sync)
+        # While it is set, peers begin nothing new: a merge that throws nothing away is about to begin.
+        self.hold: Holding | None = None
+        self.keeps_work = False
+        self.recovery = make_recovery(self)
+        self._is_kept = self.recovery.keeps_gradients
+        self._may_be_void = self.recovery.may_be_void and self.is_queue_driven
+        # Seconds of the lost stage's backward by (micro-batch, peer that does it besides its own); mostly empty.
+        self._taken_over = self.recovery.taken_over
+        self.handing_on = HandingOn(self)
+        self.sending = self.handing_on.sending
+        self._sends_plainly = self.outboxes is None and self.sending is None
+        self._hand_on_forward = self.recovery.after_forward(self.handing_on.forward)
+        self._hand_on_backward = self.handing_on.backward
+        self.fixed_batch = FixedBatch(self)
+        # Whether a peer that is about to join the training has to wait a little longer.
+        self.holds_back: Callable[[SimPeer], bool] | None = None
+        # What faults make of an operation: (peer, its start, seconds on a healthy peer) -> seconds.
+        self.stretched_s: Callable[[SimPeer, float, float], float] | None = None
+        # Hears of every micro-batch that was applied, by its number in the run.
+        self.on_applied: Callable[[int], None] | None = None
 
     def _set_up_schedule(self) -> None:
         schedule = self.plan.scenario.pipeline.schedule
         self.is_queue_driven = schedule.kind == "queue"
         if schedule.kind == "queue":
             self._poll_loop_s, self._poll_empty_s = schedule.poll_loop, schedule.poll_empty
-            self._poll_full_s, self._cache_ttl_s = schedule.poll_full, schedule.cache_ttl
-            self._connect_timeout_s, self._attempts = schedule.connect_timeout, schedule.attempts
-            self._status_every_s = schedule.status_every
+            self._poll_full_s, self._status_every_s = schedule.poll_full, schedule.status_every
         else:
             self._poll_loop_s = self._poll_empty_s = self._poll_full_s = 0.0
-            self._cache_ttl_s = self._connect_timeout_s = self._status_every_s = 0.0
-            self._attempts = 1
+            self._status_every_s = 0.0
 
     # ---------------------------------------------------------------- training phase
 
     def start_training(self, peer: SimPeer) -> None:
         """Let `peer` join the training phase that is under way."""
+        if self.holds_back is not None and self.holds_back(peer):
+            return
+        if peer.status == "training" or self.recovery.holds_back(peer):
+            return
         peer.charge(CAUSE_OF_STATUS[peer.status], self.clock.now)
         peer.status = "training"
         peer.waiting_for_first = True
         if self.is_queue_driven:
-            self._look(peer, self.clock.now, 0.0)
+            self.look(peer, self.clock.now, 0.0)
             self.status.announce(peer)
         else:
-            self._hold(peer)
-            self._release_if_complete(peer.replica)
+            self.fixed_batch.hold(peer)
+            self.fixed_batch.release_if_complete(peer.replica)
 
-    def _hold(self, peer: SimPeer) -> None:
-        """Let a peer of a static schedule wait until its replica is complete."""
-        peer.idle = True
-        peer.ready_s = -1.0
-        peer.idle_by_window = peer.idle_by_sync = False
-        peer.blocked_share = 0.0
+    def stand_by(self, peer: SimPeer) -> None:
+        """Let `peer`, if it is idle, begin nothing until `start_training`; what is on its way still queues up."""
+        if peer.idle:
+            if peer.wake is not None:
+                peer.wake.cancel()
+                peer.wake = None
+            self.charge_idle(peer, self.clock.now)
 
-    def _release_if_complete(self, replica: int) -> None:
-        members = [p for p in self.peers if p.replica == replica]
-        if all(p.status == "training" for p in members):
-            if self.syncing is not None:
-                self.syncing.joined(replica)
-            for peer in members:
-                self._charge_idle(peer, self.clock.now)
-                self._look(peer, self.clock.now, 0.0)
+    def holds_work(self, peer: SimPeer) -> bool:
+        """Whether `peer` has micro-batches to lose: it trains, or merges without having thrown them away."""
+        return peer.status == "training" or (peer.status == "merging" and self.keeps_work)
 
     def start_broadcasts(self) -> None:
         """Start the peers' periodic status broadcasts."""
         if self.is_queue_driven:
             peers = self.plan.scenario.peers
-            may_move = peers.rebalance_every is not None or peers.rejoin != "own"
+            orchestrator = self.plan.scenario.orchestrator
+            assigns = not isinstance(orchestrator, str) and orchestrator.assign != "own"
+            may_move = peers.rebalance_every is not None or peers.rejoin != "own" or assigns
             self.status.start(self.peers, self._status_every_s, may_move=may_move)
 
-    def _look(self, peer: SimPeer, now: float, gap_s: float) -> None:
+    def look(self, peer: SimPeer, now: float, gap_s: float) -> None:
         """Start the peer's next operation `gap_s` from now, or let it idle."""
-        engaged = self._outboxes is not None and self._outboxes.engages(peer)
+        if self.hold is not None:
+            self.hold.ended(peer)
+            return
+        engaged = self.outboxes is not None and self.outboxes.engages(peer)
         action = None if engaged else peer.policy.next_action()
         if action is not None:
             self._begin(peer, action, now + gap_s)
@@ -134,13 +168,17 @@ class Engine:
 
     def _begin(self, peer: SimPeer, action: Action, start_s: float) -> None:
         if peer.idle:
-            self._charge_idle(peer, start_s)
-        kind = action.kind
-        if peer.numbering is not None and kind == "F" and action.chunk == 0:
-            peer.numbering[action.microbatch] = self.ledger.create()
-        duration = peer.durations[action.chunk][kind]
+            self.charge_idle(peer, start_s)
+        kind, chunk, number = action
+        if peer.numbering is not None and kind == "F" and chunk == 0:
+            peer.numbering[number] = self.ledger.create()
+        duration = peer.durations[chunk][kind]
         if self._jitter is not None:
             duration *= max(0.05, 1.0 + self._jitter_sd * self._jitter())
+        if self._taken_over and kind == "B":
+            duration += self._taken_over.get((number, peer.index), 0.0)
+        if self.stretched_s is not None:
+            duration = self.stretched_s(peer, start_s, duration)
         peer.waiting_for_first = False
         peer.action = action
         peer.action_s = start_s
@@ -148,7 +186,7 @@ class Engine:
         if self.syncing is not None:
             self.syncing.begun(peer, action, start_s, duration)
 
-    def _charge_idle(self, peer: SimPeer, until_s: float) -> None:
+    def charge_idle(self, peer: SimPeer, until_s: float) -> None:
         """End the peer's idle time and account for it."""
         if peer.is_blocked_source:
             peer.is_blocked_source = False
@@ -164,7 +202,7 @@ class Engine:
         now = self.clock.now
         action = peer.action
         assert action is not None
-        kind = action.kind
+        kind, chunk, number = action
         duration = now - peer.action_s
         if peer.action_s > peer.accounted_s:
             peer.cause_s[tracing.CAUSE_POLLING] += peer.action_s - peer.accounted_s
@@ -173,127 +211,85 @@ class Engine:
         peer.num_done[kind] += 1
         peer.running = None
         if self.recording.active:
-            self.recording.operation(peer, kind, action.microbatch, now)
-        peer.policy.on_finished(action)
-        if kind != "STEP":
-            number = action.microbatch
+            self.recording.operation(peer, kind, number, now)
+        if kind == "STEP":
+            peer.policy.on_finished(action)
+            self.look(peer, now, self._poll_loop_s)
+            return
+        try:
             record = self.ledger.open[number if peer.numbering is None else peer.numbering[number]]
-            record.spent.append((peer.index, kind, duration))
-            if peer.numbering is not None:
-                self._finish_fixed(peer, action, record)
-            elif kind == "F":
-                if peer.stage < self._last_stage:
-                    record.slots.append((peer.index, now))
-                    self._send_forward(peer, number, record)
-            else:
-                self._send_backward(peer, action, record)
-        self._look(peer, now, self._poll_loop_s)
-
-    def _finish_fixed(self, peer: SimPeer, action: Action, record: MicrobatchRecord) -> None:
-        """Hand on the result of an operation of a schedule with a fixed batch; that of a pair when both are through."""
-        if peer.policy.opens_pair(action):
-            peer.held_back = action
+        except KeyError:
+            self.recovery.in_vain(peer, action, duration)
+            self.look(peer, now, self._poll_loop_s)
             return
-        held, peer.held_back = peer.held_back, None
-        if held is not None:
-            self._hand_on(peer, held)
-        self._hand_on(peer, action)
-        if action.kind in {"B", "W"}:
-            record.num_applied += 1
-            if record.num_applied == self.plan.num_chunks:
-                self._apply(peer, action.microbatch)
-        if self.syncing is not None:
-            self.syncing.finished(peer)
-
-    def _hand_on(self, peer: SimPeer, action: Action) -> None:
-        target = peer.policy.route(action, None)
-        if target is not None:
-            forward = action.kind == "F"
-            chunk = action.chunk + 1 if forward else action.chunk - 1
-            self._send("F" if forward else "B", action.microbatch, chunk, peer, self.peers[target])
-
-    def _send_forward(self, peer: SimPeer, number: int, record: MicrobatchRecord) -> None:
-        target = peer.policy.route(Action("F", peer.stage, number), self.status.views[peer.stage + 1])
-        if target is None or self.peers[target].status != "training":
-            # Nobody answers: the attempt costs a connection timeout.
-            record.attempts += 1
-            self.clock.call_in(self._connect_timeout_s, self._resend, (peer, number))
-            return
-        self._send("F", number, 0, peer, self.peers[target])
-
-    def _resend(self, what: tuple[SimPeer, int]) -> None:
-        peer, number = what
-        record = self.ledger.open.get(self._ledger_number(peer, number))
-        if record is None:
-            return
-        if peer.status != "training" or not peer.policy.holds(number):
-            self.drop(peer, number, "sender lost")
-        elif record.attempts >= self._attempts:
-            self.drop(peer, number, "no peer to send to")
+        peer.policy.on_finished(action)
+        record.spent.append((peer.index, kind, chunk, number, duration))
+        if peer.numbering is not None:
+            self.fixed_batch.finish(peer, action, record)
+        elif kind == "F":
+            if peer.stage < self._last_stage:
+                record.slots.append((peer.index, now))
+                self._hand_on_forward(peer, number, record)
         else:
-            self._send_forward(peer, number, record)
+            self._hand_on_backward(peer, action, record)
+        self.look(peer, now, self._poll_loop_s)
 
-    def _send_backward(self, peer: SimPeer, action: Action, record: MicrobatchRecord) -> None:
-        number = action.microbatch
-        record.staleness += peer.policy.staleness(number)
-        target = peer.policy.route(action, None)
-        record.num_applied += 1
-        if target is None:
-            self._apply(peer, number)
-        elif self.peers[target].status != "training" or not self.peers[target].policy.holds(number):
-            self.drop(peer, number, "way back lost")
-        else:
-            self._send("B", number, 0, peer, self.peers[target])
-
-    def _apply(self, peer: SimPeer, number: int) -> None:
-        self.ledger.apply(self._ledger_number(peer, number))
+    def apply(self, peer: SimPeer, number: int) -> None:
+        """All stages have used a micro-batch."""
+        record = self.ledger.apply(self.ledger_number(peer, number))
+        if self.on_applied is not None:
+            self.on_applied(self.ledger_number(peer, number))
+        if self._is_kept:
+            self.recovery.applied(number, record)
         if peer.numbering is not None:
             del peer.numbering[number]
         self.applied_s.append(self.clock.now)
         if self.ledger.applied == self.target_applied:
             raise StopSimulation(None)
 
-    def _ledger_number(self, peer: SimPeer, number: int) -> int:
+    def ledger_number(self, peer: SimPeer, number: int) -> int:
+        """Return the run's number of a micro-batch; peers of static schedules count within their replica."""
         return number if peer.numbering is None else peer.numbering.get(number, -1)
 
     # ---------------------------------------------------------------- messages
 
-    def _send(self, kind: str, number: int, chunk: int, peer: SimPeer, target: SimPeer) -> None:
+    def send(self, kind: str, number: int, chunk: int, peer: SimPeer, target: SimPeer) -> None:
+        """Send a boundary tensor: an activation (`F`) or a gradient (`B`) of micro-batch `number`."""
         if peer is not target:
             self.bytes_boundary += self._boundary_bytes
         message = (kind, number, chunk, peer, target, self.clock.now)
-        if self._outboxes is not None and peer is not target:
-            self._outboxes.send(message)
-            return
-        self.network.send(peer.index, target.index, self._boundary_bytes, self._arrive, message)
+        if self._sends_plainly or peer is target:
+            self.network.send(peer.index, target.index, self._boundary_bytes, self.arrive, message)
+        elif self.outboxes is not None:
+            self.outboxes.send(message)
+        elif self.sending is not None:
+            self.sending.send(message)
 
     def _can_start(self, peer: SimPeer) -> bool:
-        return peer.policy.ready() and not (self._outboxes is not None and self._outboxes.engages(peer))
+        return peer.policy.ready() and not (self.outboxes is not None and self.outboxes.engages(peer))
 
-    def _arrive(self, message: Message) -> None:
+    def arrive(self, message: Message) -> None:
+        """Take in a boundary tensor at its receiver."""
         kind, number, chunk, source, peer, sent_s = message
         now = self.clock.now
         if self.recording.active and peer is not source:
             self.recording.message(source, peer, number, self._boundary_bytes, (sent_s, now))
         if kind == "B" and not peer.policy.holds(number):
-            self.drop(peer, number, "way back lost")
+            self.recovery.no_way_back(source, number, peer)
+            return
+        if self._may_be_void and number not in self.ledger.open:
+            self.recovery.refuse(number)
             return
         policy = peer.policy
         policy.on_message(kind, number, source.index, chunk)
         if peer.idle and peer.wake is None and self._can_start(peer):
-            self._wake_soon(peer, now, sent_s)
-        if self._outboxes is not None and source is not peer:
-            self._outboxes.arrived(source)
+            self.wake_soon(peer, now, sent_s)
+        if self.outboxes is not None and source is not peer:
+            self.outboxes.arrived(source)
             if source.idle and source.wake is None and self._can_start(source):
-                self._wake_soon(source, now, source.accounted_s)
+                self.wake_soon(source, now, source.accounted_s)
 
-    def synced(self, peer: SimPeer, step: int, began_s: float) -> None:
-        """The replicas of `peer`'s stage have agreed on the gradients of `step`; the exchange began at `began_s`."""
-        peer.policy.on_message("SYNC", step, -1)
-        if peer.idle and peer.wake is None and peer.policy.ready():
-            self._wake_soon(peer, self.clock.now, began_s)
-
-    def _wake_soon(self, peer: SimPeer, now: float, sent_s: float) -> None:
+    def wake_soon(self, peer: SimPeer, now: float, sent_s: float) -> None:
         """Start the idle peer at the next tick of its polling."""
         peer.ready_s = now
         peer.ready_sent_s = sent_s
@@ -314,111 +310,79 @@ class Engine:
 
     def drop(self, peer: SimPeer, number: int, reason: str) -> None:
         """Give a micro-batch up. The peers that wait for its gradient learn it only when their slot expires."""
-        record = self.ledger.drop(self._ledger_number(peer, number), reason)
-        if record is None:
+        self.recovery.drop(peer, number, reason)
+
+    def wake_if_ready(self, peer: SimPeer) -> None:
+        """Let an idle peer notice that there is something to do, or that what there was is gone."""
+        if peer.status != "training" or not peer.idle:
             return
-        if peer.numbering is not None:
-            peer.numbering.pop(number, None)
-        self._throw_away(record)
-        if not self.is_queue_driven:
-            return
+        ready = peer.policy.ready()
+        if peer.wake is None and ready:
+            self.wake_soon(peer, self.clock.now, self.clock.now)
+        elif peer.wake is not None and not ready:
+            peer.wake.cancel()
+            peer.wake = None
+            peer.ready_s = -1.0
+
+    def doze(self, peer: SimPeer) -> bool:
+        """Let a peer that idles in the training no longer notice what comes, until `look_again`; else return false."""
+        at_work = self.is_queue_driven or all(p.status == "training" for p in self.peers if p.replica == peer.replica)
+        if peer.status != "training" or not peer.idle or not at_work:
+            return False
+        if peer.wake is not None:
+            peer.wake.cancel()
+            peer.wake = None
+        self.charge_idle(peer, self.clock.now)
+        return True
+
+    def look_again(self, peer: SimPeer) -> None:
+        """Let a peer that dozed look for something to do."""
+        self.look(peer, self.clock.now, 0.0)
+
+    def halt(self, peer: SimPeer, reason: str) -> tuple[Action | None, list[Transfer]]:
+        """End what `peer` does now and account for it; return what it was at, and the transfers cut off."""
         now = self.clock.now
-        for index, forwarded_s in record.slots:
-            expires_s = forwarded_s + self._cache_ttl_s * (self.plan.num_stages - self.peers[index].stage)
-            self.clock.call_at(max(now, expires_s), self._expire, (self.peers[index], number))
-
-    def _throw_away(self, record: MicrobatchRecord) -> None:
-        for index, kind, seconds in record.spent:
-            self.peers[index].thrown_s[kind] += seconds
-
-    def _expire(self, what: tuple[SimPeer, int]) -> None:
-        peer, number = what
-        peer.policy.on_lost(number)
-        if peer.status == "training" and peer.idle and peer.wake is None and peer.policy.ready():
-            self._wake_soon(peer, self.clock.now, self.clock.now)
-
-    def stop_peer(self, peer: SimPeer, reason: str) -> list[Transfer]:
-        """End what `peer` does now: account for it, drop what only it holds; return the transfers cut off."""
-        now = self.clock.now
+        action = None
         if peer.running is not None:
             peer.running.cancel()
             peer.running = None
             peer.charge(tracing.CAUSE_POLLING, min(now, peer.action_s))
             peer.charge(tracing.CAUSE_THROWN_AWAY, now)
             if peer.action is not None and peer.action.kind != "STEP":
-                self.drop(peer, peer.action.microbatch, reason)
+                action = peer.action
         elif peer.idle:
             if peer.wake is not None:
                 peer.wake.cancel()
                 peer.wake = None
-            self._charge_idle(peer, now)
-        return self.network.cancel_peer(peer.index)
+            self.charge_idle(peer, now)
+        cut_off = self.network.cancel_peer(peer.index)
+        if self.sending is not None:
+            self.sending.cut_off(peer, cut_off, reason)
+        # Only messages: peers may also move weights and optimizer states.
+        return action, [transfer for transfer in cut_off if isinstance(transfer.arg, tuple)]
+
+    def stop_peer(self, peer: SimPeer, reason: str) -> list[Transfer]:
+        """End what `peer` does now, and drop the micro-batch that it was at; return the transfers cut off."""
+        action, cut_off = self.halt(peer, reason)
+        if action is not None:
+            self.drop(peer, action.microbatch, reason)
+        return cut_off
 
     def crash(self, peer: SimPeer) -> None:
-        """Take `peer` out of training at once: what it holds is lost, what was on its way to it is sent again."""
-        cut_off = self.stop_peer(peer, "peer lost")
-        peer.status = "down"
-        if not self.is_queue_driven:
-            self._halt_replica(peer)
-            return
-        for number in self._queued(peer):
-            self.drop(peer, number, "peer lost")
-        peer.policy.restart()
-        for transfer in cut_off:
-            kind, number, _, source, _, _ = transfer.arg
-            if kind == "F" and source is not peer:
-                self.ledger.open[number].attempts += 1
-                self.clock.call_in(self._connect_timeout_s, self._resend, (source, number))
-            else:
-                self.drop(source, number, "peer lost")
-
-    def _queued(self, peer: SimPeer) -> list[int]:
-        """Micro-batches that are nowhere but in this peer's queues."""
-        policy = peer.policy
-        return policy.queued() if isinstance(policy, QueueDrivenPolicy) else []
-
-    def _halt_replica(self, lost: SimPeer) -> None:
-        """A static schedule loses the whole step of a replica with one of its peers; the others wait for it."""
-        members = [p for p in self.peers if p.replica == lost.replica]
-        for peer in members:
-            if peer.status == "training":
-                self.stop_peer(peer, "peer lost")
-        numbering = lost.numbering
-        assert numbering is not None
-        for number in list(numbering):
-            self.drop(lost, number, "peer lost")
-        self._next_static_step(members)
-        for peer in members:
-            if peer.status == "training":
-                self._hold(peer)
-        if self.syncing is not None:
-            self.syncing.lost(lost.replica)
-
-    def _next_static_step(self, peers: list[SimPeer]) -> None:
-        """Reset the peers of fixed schedules to the start of one and the same new step."""
-        next_step = 1 + max(peer.policy.num_steps for peer in peers)
-        for peer in peers:
-            peer.held_back = None
-            if self._outboxes is not None:
-                self._outboxes.clear(peer)
-            peer.policy.reset()
-            peer.policy.num_steps = next_step
+        """Take `peer` out of training at once, and do with what it held as the scenario's `recovery` says."""
+        if peer.status == "merging":
+            peer.charge(tracing.CAUSE_MERGE_WAIT, self.clock.now)
+        self.recovery.crash(peer)
 
     def end_training(self) -> None:
         """End the training phase for everybody: queues, caches and messages in flight are flushed."""
+        self.recovery.before_merge()
         training = [peer for peer in self.peers if peer.status == "training"]
-        for peer in training:
-            self.stop_peer(peer, "flushed at merge")
-        for number in list(self.ledger.open):
-            record = self.ledger.drop(number, "flushed at merge")
-            if record is not None:
-                self._throw_away(record)
-        for peer in training:
-            peer.policy.reset()
-            if peer.numbering is not None:
-                peer.numbering.clear()
+        self.recovery.flush(training, "flushed at merge")
         if not self.is_queue_driven:
-            self._next_static_step(self.peers)
+            self.fixed_batch.next_step_of(self.peers)
+        if self.sending is not None:
+            self.sending.reset()
         if self.syncing is not None:
             self.syncing.reset()
 
@@ -430,6 +394,6 @@ class Engine:
                 peer.charge(tracing.CAUSE_POLLING, min(now, peer.action_s))
                 peer.charge(tracing.CAUSE_FILL, now)
             elif peer.status == "training" and peer.idle:
-                self._charge_idle(peer, now)
+                self.charge_idle(peer, now)
             else:
                 peer.charge(CAUSE_OF_STATUS[peer.status], now)

@@ -16,6 +16,20 @@ Direction = Literal["up", "down"]
 
 
 @dataclass(frozen=True, slots=True)
+class Relays:
+    """Pairs of peers that reach each other over a relay only.
+
+    `pairs` (n, n) tells which; `one_way_s` (m, m) are delays over the relay between sites. In bytes/s, `rate` bounds
+    each connection by itself and `capacity` all of them together.
+    """
+
+    pairs: NDArray[np.bool_]
+    one_way_s: Floats
+    rate: float
+    capacity: float = inf
+
+
+@dataclass(frozen=True, slots=True)
 class PeerLinks:
     """Links of n peers on m sites.
 
@@ -23,6 +37,7 @@ class PeerLinks:
     (m, m) delays between sites, with the delay inside a site on the diagonal. `profile(peer, "up" | "down")` gives a
     link's capacity over time, or None where it stays as drawn. Shared caps are in bytes/s: per site, and per ordered
     pair of sites (`wan`); infinite means that there is none. `per_connection` (m, m) bounds each connection by itself.
+    `relays` are for pairs that cannot connect directly.
     """
 
     uplink: Floats
@@ -34,6 +49,7 @@ class PeerLinks:
     site_downlink: float = inf
     wan: float = inf
     per_connection: Floats | None = None
+    relays: Relays | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and ranges; ValueError."""
@@ -51,6 +67,11 @@ class PeerLinks:
     def num_peers(self) -> int:
         """How many peers there are."""
         return len(self.site)
+
+    def over_relay(self, source: int, target: int) -> Relays | None:
+        """Return the relay that two peers need, None where they connect directly."""
+        needed = self.relays is not None and bool(self.relays.pairs[source, target])
+        return self.relays if needed else None
 
     def link(self, peer: int, direction: Direction, number: int) -> Resource:
         """Return the resource of one peer's link."""

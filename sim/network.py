@@ -158,6 +158,7 @@ class Network:
         if left < transfer.size_bytes:
             left = min(float(round(left)), transfer.size_bytes)
         connection.destroyed_bytes += left
+        transfer.destroyed_bytes = left
         return left
 
     def cancel_peer(self, peer: int) -> list[Transfer]:

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from orionbed.account import Account
+from orionbed.account import CAUSE_OF_STATUS, Account
 from orionbed.plan import PeerPlan
 from orionbed.schedule.actions import Action, Kind
 from orionbed.schedule.policy import Policy
 from sim.clock import Call
 
-Status = Literal["startup", "training", "merging", "down", "benched"]
+Status = Literal["startup", "training", "merging", "down", "benched", "registering", "kicked", "reconfiguring"]
 
 
 class SimPeer(Account):
@@ -21,6 +21,7 @@ class SimPeer(Account):
         "held_back",
         "index",
         "is_blocked_source",
+        "is_leaving",
         "name",
         "numbering",
         "plan",
@@ -56,3 +57,9 @@ class SimPeer(Account):
         self.wake: Call | None = None
         self.poll_s = 0.0
         self.is_blocked_source = False
+        # It knows that it will be taken away, and takes nothing new.
+        self.is_leaving = False
+
+    def charge_status(self, until_s: float) -> None:
+        """Charge everything since `accounted_s` to the status that the peer, which does not train, has been in."""
+        self.charge(CAUSE_OF_STATUS[self.status], until_s)

@@ -18,7 +18,7 @@ def make_peers(plan: Plan, streams: Streams, source: Callable[[], int]) -> list[
     else:
         policies = [fixed_policy(plan, peer.stage, peer.replica) for peer in plan.peers]
     peers = [
-        SimPeer(peer, policy, durations_of(plan, peer.stage, peer.speed))
+        SimPeer(peer, policy, durations_of(plan, peer.stage, peer.speed, peer.hardware))
         for peer, policy in zip(plan.peers, policies, strict=True)
     ]
     if plan.order is not None:

@@ -6,11 +6,13 @@ again to others), fetches the weights of its new stage and starts there as a new
 stays with the stage that it began in.
 """
 
+from collections.abc import Callable
+
 from orionbed import tracing
 from orionbed.policies import durations_of, queue_policy
 from orionbed.streams import Block
 from sim.engine import Engine
-from sim.merging import Merging, Process, succeed
+from sim.merging import Merging, Process
 from sim.peer import SimPeer
 
 MOVES_AT = 2
@@ -28,6 +30,8 @@ class Rebalancing:
         self._random = engine.streams.get("rejoin")
         self._uniform = Block(engine.streams.get("router/moved").random).take
         self.num_moves = 0
+        # Takes peers in, where there is an orchestrator.
+        self.welcome: Callable[[SimPeer], object] | None = None
 
     def start(self) -> None:
         """Begin to move peers every so often, if that is wanted."""
@@ -36,6 +40,9 @@ class Rebalancing:
 
     def come_back(self, peer: SimPeer) -> None:
         """Let a peer that is benched fetch weights and train, or with merges only wait for the next epoch."""
+        if self.welcome is not None:
+            self.welcome(peer)
+            return
         stage = peer.stage
         if self._rejoin == "random":
             stage = int(self._random.integers(self._engine.plan.num_stages))
@@ -43,15 +50,15 @@ class Rebalancing:
             counts = self._counts(without=peer)
             stage = min(range(len(counts)), key=lambda s: (counts[s], s != peer.stage, s))
         if stage != peer.stage:
-            self._place(peer, stage)
-        if self._merging is None:
+            self.place(peer, stage)
+        if self._merging is None or self._engine.recovery.rejoins_at_once:
             self._engine.clock.process(self._fetch(peer))
 
     def _counts(self, without: SimPeer | None = None) -> list[int]:
         """Peers that work in each stage, or are about to."""
         counts = [0] * self._engine.plan.num_stages
         for peer in self._engine.peers:
-            counts[peer.stage] += peer.status != "down" and peer is not without
+            counts[peer.stage] += peer.status not in {"down", "kicked"} and peer is not without
         return counts
 
     def _tick(self, _: object) -> None:
@@ -69,27 +76,26 @@ class Rebalancing:
         engine = self._engine
         self.num_moves += 1
         engine.crash(peer)
+        if self._merging is not None:
+            self._merging.lost(peer)
         peer.charge(tracing.CAUSE_BENCHED, engine.clock.now)
         peer.status = "benched"
-        self._place(peer, stage)
-        if self._merging is None:
+        self.place(peer, stage)
+        if self._merging is None or engine.recovery.rejoins_at_once:
             engine.clock.process(self._fetch(peer))
 
-    def _place(self, peer: SimPeer, stage: int) -> None:
+    def place(self, peer: SimPeer, stage: int) -> None:
         """Make a peer one of another stage."""
         engine = self._engine
         engine.status.views[peer.stage].drop(peer.position)
         peer.stage = stage
-        peer.position = engine.status.views[stage].add(peer.index, peer.plan.speed)
+        peer.position = engine.status.views[stage].add(peer.index, engine.plan.known_speed(peer.plan, stage))
         peer.policy = queue_policy(engine.plan, self._uniform, engine.ledger.create, stage, peer.replica)
-        peer.durations = durations_of(engine.plan, stage, peer.plan.speed)
+        peer.durations = durations_of(engine.plan, stage, peer.plan.speed, peer.plan.hardware)
 
     def _fetch(self, peer: SimPeer) -> Process:
-        """Fetch the stage's weights and go on, when there are no merges to wait for."""
+        """Fetch the stage's weights and go on, unless a merge is under way: then after it."""
         engine = self._engine
-        fetched = engine.clock.event()
-        weight_bytes = float(engine.plan.stages[peer.stage].weight_bytes)
-        engine.network.from_storage(peer.index, weight_bytes, succeed, fetched)
-        yield fetched
-        if peer.status == "benched":
+        yield engine.recovery.fetch_weights(peer)
+        if peer.status == "benched" and (self._merging is None or engine.in_training):
             engine.start_training(peer)

@@ -1,11 +1,17 @@
 """Which part of a run goes into the trace."""
 
+from typing import Final
+
 from orionbed import tracing
 from orionbed.account import KIND_CODES
+from orionbed.ledger import ATTEMPT_BITS
 from orionbed.plan import Plan
 from orionbed.schedule.actions import Kind
 from sim.clock import Clock
 from sim.peer import SimPeer
+
+_LARGEST: Final = (1 << ATTEMPT_BITS) - 1
+_MOST_ATTEMPTS: Final = 127
 
 
 class Recording:
@@ -64,4 +70,7 @@ class Recording:
         lane, kind, cause = what
         start_s, end_s = span_s
         place = (self.epoch, peer.replica, peer.stage, peer.index)
-        self._trace.add(*place, lane, kind, microbatch, 0, start_s, end_s, num_bytes, cause)
+        number, attempt = microbatch, 0
+        if microbatch > _LARGEST:
+            number, attempt = microbatch & _LARGEST, min(microbatch >> ATTEMPT_BITS, _MOST_ATTEMPTS)
+        self._trace.add(*place, lane, kind, number, attempt, start_s, end_s, num_bytes, cause)

@@ -1,5 +1,6 @@
 """Which resources a transfer crosses: links, the caps that sites, pairs of sites and the store share, and delays."""
 
+from dataclasses import replace
 from math import inf
 
 from sim.filling import Resource
@@ -12,7 +13,8 @@ class Routes:
 
     Peer to peer: uplink, then out of the site, between the two sites and into the other if these differ, then downlink.
     Peer to store: uplink, out of the site, the store's intake; from the store: its output, into the site, downlink.
-    Caps that are infinite take no part. A peer and itself need no resource and no time.
+    Peers that cannot connect directly go over the relay besides. Caps that are infinite take no part. A peer and itself
+    need no resource and no time.
     """
 
     def __init__(self, links: PeerLinks, transport: Transport, storage: Storage) -> None:
@@ -39,13 +41,27 @@ class Routes:
             streams = self._storage.streams
         else:
             route = self._peer_route(source, target)
-            delay_s = float(links.one_way_s[links.site[source], links.site[target]])
-        ceiling = self._transport.ceiling(2.0 * delay_s, streams)
-        if links.per_connection is not None and self._store not in {source, target}:
-            ceiling = min(ceiling, float(links.per_connection[links.site[source], links.site[target]]))
+            relay = links.over_relay(source, target)
+            delays = links.one_way_s if relay is None else relay.one_way_s
+            delay_s = float(delays[links.site[source], links.site[target]])
+        ceiling = self.ceiling(source, target, 2.0 * delay_s)
         return Connection(
             source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams, initial_window_bytes=window
         )
+
+    def ceiling(self, source: int, target: int, rtt_s: float, more_loss: float = 0.0) -> float:
+        """Return the rate in bytes/s that one transfer cannot exceed at this round-trip time, with `more_loss`."""
+        links, transport = self._links, self._transport
+        if more_loss:
+            transport = replace(transport, loss=transport.loss + more_loss - transport.loss * more_loss)
+        if self._store in {source, target}:
+            return transport.ceiling(rtt_s, self._storage.streams)
+        ceiling = transport.ceiling(rtt_s)
+        if (relay := links.over_relay(source, target)) is not None:
+            ceiling = min(ceiling, relay.rate)
+        if links.per_connection is None:
+            return ceiling
+        return min(ceiling, float(links.per_connection[links.site[source], links.site[target]]))
 
     def _peer_route(self, source: int, target: int) -> tuple[Resource, ...]:
         links = self._links
@@ -57,6 +73,8 @@ class Routes:
                 (f"wan:{site}>{other}", links.wan),
                 (f"in:{other}", links.site_downlink),
             ]
+        if (relay := links.over_relay(source, target)) is not None:
+            between.append(("relay", relay.capacity))
         return (self._link(source, "up"), *self._caps(between), self._link(target, "down"))
 
     def _storage_route(self, source: int, target: int) -> tuple[Resource, ...]:

@@ -137,7 +137,7 @@ class Syncing:
             self._release(member, (step, 0))
         awaited = step - block.behind if block.overlap and not self._by_gradient else step
         if awaited < member.joined_step or not self._is_due(awaited) or self._is_through(member, awaited):
-            self._engine.synced(peer, step, self._engine.clock.now)
+            self._engine.fixed_batch.synced(peer, step, self._engine.clock.now)
         else:
             member.waits_for = awaited
         for kept in (member.num_done, member.began_s):
@@ -235,7 +235,7 @@ class Syncing:
             if member.waits_for == step and self._is_through(member, step):
                 member.waits_for = -1
                 began_s = member.began_s.pop(step)
-                self._engine.synced(member.peer, member.peer.policy.num_steps, began_s)
+                self._engine.fixed_batch.synced(member.peer, member.peer.policy.num_steps, began_s)
         self._begin_if_complete(group)
 
     def _abandon(self, group: _Group) -> None:

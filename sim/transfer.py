@@ -67,8 +67,8 @@ class Transfer(Scheduled):
     """
 
     __slots__ = (
-        "before_s", "begun_s", "call", "connection", "delay_s", "deliver", "drained_s", "flow", "rate", "size_bytes",
-        "slow", "started_s", "state",
+        "before_s", "begun_s", "call", "connection", "delay_s", "deliver", "destroyed_bytes", "drained_s", "flow",
+        "rate", "size_bytes", "slow", "started_s", "state",
     )  # fmt: skip
 
     connection: Connection
@@ -77,6 +77,7 @@ class Transfer(Scheduled):
     begun_s: float
     drained_s: float
     delay_s: float
+    destroyed_bytes: float
     before_s: float
     rate: float
     slow: bool
@@ -94,3 +95,8 @@ class Transfer(Scheduled):
     def target(self) -> int:
         """Index of the peer that receives."""
         return self.connection.target
+
+    @property
+    def callback(self) -> Callable[[Any], object]:
+        """What its arrival calls."""
+        return self.deliver if self.state in {SHARING, FLYING} else self.fn

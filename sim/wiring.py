@@ -6,12 +6,14 @@ import numpy as np
 
 from orionbed.hops import bytes_per_s_per_bps, connection_rates, one_way_delays
 from orionbed.links import jitter_of, link_profiles, link_rates
+from orionbed.nat import relayed_delays, relayed_pairs
 from orionbed.plan import Plan
 from orionbed.scenario.network import Network as NetworkBlock
 from orionbed.streams import Streams
 from sim.clock import Clock
+from sim.disturbing import DisturbedInOrderNetwork, DisturbedNetwork
 from sim.in_order import InOrderNetwork
-from sim.links import PeerLinks, Storage, Transport
+from sim.links import PeerLinks, Relays, Storage, Transport
 from sim.network import Network
 
 
@@ -30,8 +32,13 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
         site_downlink=_cap(block.site_downlink, factor),
         wan=_cap(block.wan, factor),
         per_connection=connection_rates(block, plan.site_names) * factor,
+        relays=_relays(plan, streams.seed, factor),
     )
-    make = Network if plan.order is None else InOrderNetwork
+    make: type[Network]
+    if plan.scenario.faults.list:
+        make = DisturbedNetwork if plan.order is None else DisturbedInOrderNetwork
+    else:
+        make = Network if plan.order is None else InOrderNetwork
     return make(
         clock,
         links,
@@ -40,6 +47,14 @@ def make_network(plan: Plan, clock: Clock, streams: Streams) -> Network:
         jitter=jitter_of(block),
         storage=Storage(block.storage.delay, block.storage.streams, _cap(block.storage.rate, factor)),
     )
+
+
+def _relays(plan: Plan, seed: int, factor: float) -> Relays | None:
+    if not any(peer.natted for peer in plan.peers):
+        return None
+    relay = plan.scenario.network.nat.relay
+    pairs = relayed_pairs(plan, seed)
+    return Relays(pairs, relayed_delays(plan), relay.rate * factor, _cap(relay.capacity, factor))
 
 
 def _cap(rate_bps: float | None, factor: float) -> float:

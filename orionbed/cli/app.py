@@ -8,14 +8,20 @@ import typer
 
 from orionbed.cli.calibrate import calibrate
 from orionbed.cli.check import check
+from orionbed.cli.contest import contest
 from orionbed.cli.crosscheck import crosscheck
+from orionbed.cli.deadlines import deadlines
 from orionbed.cli.ending import EXIT_VOID, Interrupted, explained, interruptible, tolerant
+from orionbed.cli.import_churn import import_churn
 from orionbed.cli.inspect_runs import compare, list_command, report, show
+from orionbed.cli.merge_lab import merge_lab
 from orionbed.cli.peer import peer
 from orionbed.cli.run import run
 from orionbed.cli.schedule import schedule
+from orionbed.cli.sweep import sweep
 from orionbed.cli.upkeep import clean, doctor, schema
 from orionbed.cli.validate import validate
+from orionbed.cli.value import value
 
 app = typer.Typer(
     name="orionbed",
@@ -35,9 +41,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "compare": compare,
     "schedule": schedule,
+    "sweep": sweep,
+    "value": value,
+    "merge-lab": merge_lab,
+    "deadlines": deadlines,
     "validate": validate,
+    "contest": contest,
     "crosscheck": crosscheck,
     "calibrate": calibrate,
+    "import-churn": import_churn,
     "schema": schema,
     "doctor": doctor,
     "clean": clean,

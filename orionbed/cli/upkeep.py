@@ -60,10 +60,13 @@ def _torch() -> tuple[str, bool, str]:
 def clean(
     *,
     runs: RunsOption = DEFAULT_RUNS,
-    everything: Annotated[bool, typer.Option("--all", help="Remove finished runs too, not only leftovers.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Remove finished runs and sweeps too, not only leftovers.")
+    ] = False,
 ) -> None:
-    """Remove what runs that never finished left behind; with --all every run."""
+    """Remove what runs that never finished left behind; with --all every run and sweep."""
     from orionbed.runs import held_run, leftovers, list_runs, remove_run
+    from orionbed.sweeps.store import remove_sweeps
 
     removed, kept = 0, []
     for folder in leftovers(runs):
@@ -74,6 +77,9 @@ def clean(
             removed += 1
         else:
             kept.append(folder)
+    if everything:
+        num_sweeps, stay = remove_sweeps(runs)
+        removed, kept = removed + num_sweeps, [*kept, *stay]
     typer.echo(f"removed {removed} folder{'' if removed == 1 else 's'} from {runs}")
     for folder in kept:
         typer.echo(f"kept {folder}: no run of orionbed's own, or other files are in it")

@@ -1,17 +1,17 @@
 """Peers that leave and come back, by churn or by a fault, for real: a process is killed, stopped, started again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from orionbed.absences import Absence, Absences
 from orionbed.faults import ResolvedFault, resolve
 from orionbed.fleet.aftermath import Aftermath
 from orionbed.fleet.members import Member
 from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import Entry
 from orionbed.plan import PeerPlan
-from orionbed.streams import Streams
 
 if TYPE_CHECKING:
     from orionbed.fleet.orchestra import Orchestra
@@ -29,7 +29,6 @@ class Mishaps:
         self._supervisor = orchestra.supervisor
         self._plan = orchestra.plan
         self._record = orchestra.record
-        self._streams = Streams(self._supervisor.seed)
         self._halted: set[int] = set()
         self._burials: dict[int, asyncio.Task[None]] = {}
         self.faults = resolve(self._plan, self._supervisor.seed)
@@ -37,9 +36,9 @@ class Mishaps:
 
     def start(self) -> None:
         """Let everything come in its time."""
-        if not isinstance(self._plan.scenario.churn, str):
-            for peer in self._supervisor.peers:
-                self._orchestra.start(self._churn(peer))
+        absences = Absences(self._plan, self._supervisor.seed)
+        for peer in self._supervisor.peers:
+            self._orchestra.start(self._churn(peer, absences.of(peer.index)))
         for fault in self.faults:
             if fault.kind == "crash":
                 for index in fault.peers:
@@ -59,22 +58,22 @@ class Mishaps:
 
     # ---------------------------------------------------------------- what comes when
 
-    async def _churn(self, peer: Member) -> None:
-        """One peer's life: it stays, leaves, is away, and comes back."""
-        block = self._plan.scenario.churn
-        assert not isinstance(block, str)
-        random = self._streams.get(f"churn/{peer.index}")
-        at_s = 0.0
-        while True:
-            at_s += float(block.up.sample(random, 1)[0])
-            await self._supervisor.sleep_until(at_s)
-            away_s = float(block.down.sample(random, 1)[0])
+    async def _churn(self, peer: Member, absences: Iterator[Absence]) -> None:
+        """One peer's life: it stays, leaves, is away, and comes back, which may take a process longer than planned."""
+        up_s = 0.0
+        for absence in absences:
+            gone_s = max(up_s, absence.start_s)
+            if absence.end_s <= gone_s:
+                continue
+            await self._supervisor.sleep_until(gone_s)
             if peer.status in {"down", "starting"}:
                 continue
-            self.crash(peer, at_s, "")
-            at_s += away_s
-            await self._supervisor.sleep_until(at_s)
-            at_s = await self.come_back(peer, at_s, kept=True)
+            self._record.reasons[peer.index] = absence.reason
+            self.crash(peer, gone_s, "")
+            if not isfinite(absence.end_s):
+                return
+            await self._supervisor.sleep_until(absence.end_s)
+            up_s = await self.come_back(peer, absence.end_s, kept=True)
 
     async def _crash_fault(self, fault: ResolvedFault, peer: Member) -> None:
         await self._supervisor.sleep_until(fault.start_s)

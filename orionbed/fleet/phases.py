@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from math import floor
 
 from orionbed.fleet.clock import PacedClock
-from orionbed.scenario.sections import Merge
+from orionbed.scenario.merging import Merge
 
 
 class Gate:

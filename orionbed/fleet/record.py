@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orionbed import tracing
+from orionbed.absences import LIFETIME
 from orionbed.journal import Entry
 from orionbed.results import Epoch, Mark
 from orionbed.tracing import CAUSES
@@ -50,6 +51,7 @@ class Record:
         self.applied = 0
         self.losses: list[tuple[float, int, float]] = []
         self.failures: list[tuple[int, int, float, float]] = []
+        self.reasons: dict[int, str] = {}  # why peers are away, where churn took them
         self._crashed_s: dict[int, float] = {}
         self._created_s: dict[int, float] = {}
         self._last_created_applied_s = -1.0
@@ -97,7 +99,8 @@ class Record:
             self._held[entry.peer, entry.life].discard(entry.microbatch)
         elif entry.event == "dropped":
             self._decided.add(entry.microbatch)
-        elif entry.event == "crashed":
+        elif entry.event == "crashed" and entry.peer not in self._crashed_s:
+            # Else it was lost again before it could say that it was back: it has been away all along.
             self._crashed_s[entry.peer] = entry.at_s
             self.lost_life(entry.peer, entry.life, entry.at_s)
         elif entry.event == "returned":
@@ -134,7 +137,8 @@ class Record:
         since_s = self._crashed_s.pop(peer)
         lost = self.lives[peer, life]
         lost.cause_s[tracing.CAUSE_DOWN] += until_s - since_s
-        self.marks.append(Mark(since_s, until_s, "down", peer))
+        reason = self.reasons.pop(peer, LIFETIME)
+        self.marks.append(Mark(since_s, until_s, "down", peer, "" if reason == LIFETIME else reason))
 
     def close(self, end_s: float, finished: set[int], num_peers: int) -> None:
         """Account for all time to the end of the run, also of those who are away or could not tell any more."""

@@ -80,7 +80,7 @@ class Tally:
         for number, fate in self._fates.items():
             ledger.created += 1
             record = ledger.open[number] = MicrobatchRecord()
-            record.num_applied, record.attempts = fate.uses, int(fate.retried)
+            record.used, record.attempts = (1 << fate.uses) - 1, int(fate.retried)
             record.staleness = fate.staleness
             if fate.applied:
                 ledger.apply(number)

@@ -3,29 +3,24 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from orionbed.scenario import packaged
+from orionbed.scenario import churn_checks, group_checks, packaged
 from orionbed.scenario.fields import Loc
 from orionbed.scenario.keys import all_keys, look_up
 from orionbed.scenario.network import VARIABILITIES
-from orionbed.scenario.problems import ScenarioError, did_you_mean, listed
+from orionbed.scenario.problems import Issue, ScenarioError, did_you_mean, listed
+from orionbed.scenario.recovery import FOR_FIXED_BATCH
 from orionbed.scenario.schedules import BottleneckBoundary, QuantizeBoundary, TopKBoundary
 from orionbed.scenario.schema import Scenario
 
 PROVENANCE_KINDS: Final = ("published", "code", "derived", "assumed", "fitted")
 _BITS: Final = {"bf16": 16, "fp16": 16, "fp32": 32}
+_BY_NEIGHBOURS: Final = {"neighbour", "skip-stage"}
 # Sections that have no numbers of their own to give a source for or to vary.
 _NOT_ADDRESSED: Final = {"provenance", "uncertain"}
+_RELAY_SITE: Final[Loc] = ("network", "nat", "relay", "site")
 Sections = Mapping[str, Any]
-
-
-class Issue(NamedTuple):
-    """A problem at a location of the scenario; `at_key` points at the key instead of the value."""
-
-    loc: Loc
-    message: str
-    at_key: bool = False
 
 
 def check(sections: Sections) -> Iterator[Issue]:
@@ -44,7 +39,10 @@ def _split(sections: Sections) -> Iterator[Issue]:
     pieces, of, each = pipeline.stages * per_stage, "stages", "stage"
     if per_stage > 1:
         of, each = f"pieces ({per_stage} on each of {pipeline.stages} stages)", "piece"
-    if split == "balanced":
+    if isinstance(split, str):
+        if split == "by-speed" and per_stage > 1:
+            text = f"deals layers to stages of one piece, but these have {per_stage}; write balanced or a list"
+            yield Issue(loc, text)
         if pieces > layers:
             yield Issue(("pipeline", "stages"), f"{pieces} {of} for {layers} layers; give every {each} a layer")
         return
@@ -97,11 +95,59 @@ def _queue_or_not(sections: Sections) -> Iterator[Issue]:
         yield Issue(("peers", "rejoin"), f"{peers.rejoin!r} is for the queue-driven schedule; write own")
 
 
+def _recovery(sections: Sections) -> Iterator[Issue]:
+    policy, schedule = sections["recovery"].in_flight, sections["pipeline"].schedule
+    if schedule.kind != "queue" and policy not in FOR_FIXED_BATCH:
+        text = f"{policy} needs the queue-driven schedule; with a fixed batch write {listed(FOR_FIXED_BATCH)}"
+        yield Issue(("recovery", "in_flight"), text)
+    if schedule.kind == "queue" and policy != "drop":
+        retry = schedule.retry
+        if schedule.via != "p2p" or retry.backward or retry.push_timeout is not None or retry.concurrent is not None:
+            text = (
+                f"{policy} needs plain pushes: pipeline.schedule.via p2p, and of retry neither backward, push_timeout"
+            )
+            yield Issue(("recovery", "in_flight"), f"{text} nor concurrent; or write drop")
+    merge = sections.get("merge", "none")
+    if policy != "drop" and not isinstance(merge, str) and not merge.flush:
+        text = f"{policy} needs merges that flush the pipeline; write merge.flush: true, or drop"
+        yield Issue(("recovery", "in_flight"), text)
+    if policy in _BY_NEIGHBOURS and sections["pipeline"].stages < 2:
+        yield Issue(("recovery", "in_flight"), f"{policy} needs a stage before the lost one; use two stages or more")
+
+
+def _orchestrator(sections: Sections) -> Iterator[Issue]:
+    """An orchestrator has epochs, peers that it may bench, and the last word on who goes where."""
+    if isinstance(sections["orchestrator"], str):
+        return
+    loc = ("orchestrator",)
+    if sections["pipeline"].schedule.kind != "queue":
+        yield Issue(loc, "is for the queue-driven schedule; use kind queue, or write orchestrator: none", at_key=True)
+    if isinstance(sections["merge"], str):
+        yield Issue(loc, "has epochs, which end with a merge; give merge a block, or write none", at_key=True)
+    if sections["peers"].rejoin != "own":
+        yield Issue(("peers", "rejoin"), "is decided by orchestrator.assign here; write own and set that instead")
+
+
 def _sync(sections: Sections) -> Iterator[Issue]:
     sync, schedule = sections["sync"], sections["pipeline"].schedule
     if sync != "none" and schedule.kind == "queue":
         text = "needs a schedule with a fixed batch per step; a queue-driven one averages by `merge`; write sync: none"
         yield Issue(("sync",), text, at_key=True)
+
+
+def _merge(sections: Sections) -> Iterator[Issue]:
+    merge = sections["merge"]
+    if isinstance(merge, str):
+        return
+    is_queue = sections["pipeline"].schedule.kind == "queue"
+    if merge.overlap and not is_queue:
+        text = "is for the queue-driven schedule; with a fixed batch use sync: {every: ..., overlap: true}"
+        yield Issue(("merge", "overlap"), text)
+    if not merge.flush and not is_queue:
+        yield Issue(("merge", "flush"), "false is for the queue-driven schedule; with a fixed batch write true")
+    if merge.overlap and not isinstance(sections["orchestrator"], str):
+        text = "leaves an orchestrator no epochs: training never stops; write overlap: false, or orchestrator: none"
+        yield Issue(("merge", "overlap"), text)
 
 
 def _boundary(sections: Sections) -> Iterator[Issue]:
@@ -118,8 +164,12 @@ def _boundary(sections: Sections) -> Iterator[Issue]:
 
 
 def _sites(sections: Sections) -> Iterator[Issue]:
-    pipeline, total = sections["pipeline"], sum(sections["peers"].sites.values())
+    pipeline, peers = sections["pipeline"], sections["peers"]
     wanted = pipeline.stages * pipeline.replicas
+    if peers.groups:
+        yield from group_checks.counts(peers.groups, wanted, f"{pipeline.stages} stages x {pipeline.replicas} replicas")
+        return
+    total = sum(peers.sites.values())
     if total != wanted:
         text = f"{pipeline.stages} stages x {pipeline.replicas} replicas need {wanted}"
         verb = f"add {wanted - total}" if total < wanted else f"remove {total - wanted}"
@@ -127,9 +177,9 @@ def _sites(sections: Sections) -> Iterator[Issue]:
 
 
 def _names(sections: Sections) -> Iterator[Issue]:
-    gpu = sections["peers"].gpu
-    if gpu not in packaged.names("gpus") and not (gpu.endswith(".yaml") and Path(gpu).is_file()):
-        yield Issue(("peers", "gpu"), packaged.unknown_gpu(gpu))
+    for loc, gpu in group_checks.gpus(sections["peers"]):
+        if gpu not in packaged.names("gpus") and not (gpu.endswith(".yaml") and Path(gpu).is_file()):
+            yield Issue(loc, packaged.unknown_gpu(gpu))
 
 
 def _gpus(sections: Sections) -> Iterator[Issue]:
@@ -138,14 +188,15 @@ def _gpus(sections: Sections) -> Iterator[Issue]:
         return
     from orionbed.scenario.gpu import gpu_profile
 
-    try:
-        profile = gpu_profile(peers.gpu)
-    except ScenarioError as error:
-        yield Issue(("peers", "gpu"), f"is a GPU profile with mistakes: {error.problems[0]}")
-        return
-    if peers.gpus > 1 and peers.gpu_link is None and profile.link is None:
-        text = f"{peers.gpus} GPUs, but the profile {profile.name} has no `link` between them; give peers.gpu_link"
-        yield Issue(("peers", "gpus"), text)
+    for loc, name in group_checks.gpus(peers):
+        try:
+            profile = gpu_profile(name)
+        except ScenarioError as error:
+            yield Issue(loc, f"is a GPU profile with mistakes: {error.problems[0]}")
+            continue
+        if peers.gpus > 1 and peers.gpu_link is None and profile.link is None:
+            text = f"{peers.gpus} GPUs, but the profile {profile.name} has no `link` between them; give peers.gpu_link"
+            yield Issue(("peers", "gpus"), text)
 
 
 def _heads(sections: Sections) -> Iterator[Issue]:
@@ -193,10 +244,12 @@ def _places(sections: Sections) -> Iterator[Issue]:
     table = sections["network"].delay
     if isinstance(table, str) and table in packaged.names("delays", ".csv"):
         known = packaged.delay_sites(table)
-        for site, count in sections["peers"].sites.items():
-            if count and site not in known:
+        relay = sections["network"].nat.relay.site
+        named = [*group_checks.places(sections["peers"]), *([(_RELAY_SITE, relay)] if relay is not None else [])]
+        for loc, site in named:
+            if site not in known:
                 hint = did_you_mean(site, known, f"; it has {', '.join(known)}; or give network.delay one value")
-                yield Issue(("peers", "sites", site), f"is not in the delay table {table}{hint}", at_key=True)
+                yield Issue(loc, f"is not in the delay table {table}{hint}", at_key=loc[-1] == site)
 
 
 def _positive(sections: Sections) -> Iterator[Issue]:
@@ -205,6 +258,12 @@ def _positive(sections: Sections) -> Iterator[Issue]:
         distribution = getattr(sections.get(section), name, None)
         if distribution is not None and not distribution.positive:
             yield Issue((section, name), "must always be greater than 0; raise its lowest value")
+    for index, group in enumerate(sections["peers"].groups if "peers" in sections else ()):
+        for name in ("speed", "uplink", "downlink"):
+            distribution = getattr(group, name)
+            if distribution is not None and not distribution.positive:
+                loc = ("peers", "groups", index, name)
+                yield Issue(loc, "must always be greater than 0; raise its lowest value")
 
 
 def _published(sections: Sections) -> Iterator[Issue]:
@@ -264,7 +323,10 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]
     (("model", "pipeline"), _split),
     (("pipeline",), _schedule_file),
     (("pipeline", "sync"), _sync),
+    (("pipeline", "merge", "orchestrator"), _merge),
+    (("orchestrator", "pipeline", "merge", "peers"), _orchestrator),
     (("pipeline", "peers", "network"), _queue_or_not),
+    (("pipeline", "recovery"), _recovery),
     (("model", "pipeline"), _boundary),
     (("pipeline", "peers"), _sites),
     (("peers",), _names),
@@ -274,6 +336,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]
     (("network",), _network),
     (("peers", "network"), _places),
     ((), _positive),
+    (("pipeline", "peers", "churn"), churn_checks.check),
     (("published",), _published),
     (("provenance",), _provenance),
     (("uncertain",), _uncertain),

@@ -4,7 +4,7 @@ All values are in SI. Every distribution has `kind`, `median`, `sample(rng, size
 or YAML it reads as it would be written in a scenario.
 """
 
-from math import log
+from math import exp, log
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=float)
 # Standard normal quantile of 0.9.
 _Z90 = 1.2815515655446004
+_HALVINGS = 60
 
 
 class Distribution(Block):
@@ -44,7 +45,7 @@ class Distribution(Block):
 
     @property
     def kind(self) -> str:
-        """Its name: constant, uniform, normal, lognormal, exponential, weibull or choice."""
+        """Its name: constant, uniform, normal, lognormal, exponential, weibull, bathtub or choice."""
         return self.dist
 
     if TYPE_CHECKING:  # a property in most kinds, a field in the lognormal
@@ -225,6 +226,48 @@ class Weibull(Distribution, Generic[T]):
         return self._times(factor, "scale")
 
 
+class Bathtub(Distribution, Generic[T]):
+    """Lifetimes with a limit: many end early, few in the middle, the rest towards the limit (arXiv 1911.05160).
+
+    The share that has ended by t is share (1 - exp(-t/early) + (exp(t/late) - 1) / (exp(limit/late) - 1)); what is left
+    ends at the limit.
+    """
+
+    dist: Literal["bathtub"] = Field(description="bathtub: lifetimes with a limit.")
+    share: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=0.5,
+        description="Share that ends early; as many again end near the limit, the rest at it (default 0.5).",
+    )
+    early: Annotated[T, Field(gt=0)] = Field(description="Time constant of the early ends.")
+    late: Annotated[T, Field(gt=0)] = Field(description="Time constant of the late ones, back from the limit.")
+    limit: Annotated[T, Field(gt=0)] = Field(description="No draw is above it.")
+
+    @property
+    def median(self) -> float:
+        import numpy as np
+
+        return float(self._quantiles(np.array([0.5]))[0])
+
+    def sample(self, rng: "np.random.Generator", size: int) -> "NDArray[np.float64]":
+        return self._quantiles(rng.random(size))
+
+    def _quantiles(self, shares: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Halve the range of each until a double can tell no more; one at or beyond the limit stays there."""
+        import numpy as np
+
+        early, late = self.limit / self.early, self.limit / self.late
+        low, high = np.zeros(len(shares)), np.ones(len(shares))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            near_limit = (np.exp(late * (middle - 1.0)) - exp(-late)) / (1.0 - exp(-late))
+            ended = self.share * (1.0 - np.exp(-early * middle) + near_limit)
+            low, high = np.where(ended < shares, middle, low), np.where(ended < shares, high, middle)
+        return self.limit * high
+
+    def scaled(self, factor: float) -> Self:
+        return self._times(factor, "early", "late", "limit")
+
+
 class Choice(Distribution, Generic[T]):
     """One of a few values, equally likely."""
 
@@ -268,6 +311,7 @@ MODELS: dict[str, Any] = {
     "lognormal": Lognormal,
     "exponential": Exponential,
     "weibull": Weibull,
+    "bathtub": Bathtub,
     "choice": Choice,
 }
 

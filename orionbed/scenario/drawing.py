@@ -1,5 +1,6 @@
 """Drawing from `uncertain`, and trying out beforehand what may be drawn."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from orionbed.scenario.change import apply
@@ -22,9 +23,14 @@ def draw(scenario: Scenario, rng: "np.random.Generator") -> tuple[Scenario, dict
     Values are as in a file where they come from a list of choices, else SI floats. Raises ScenarioError when a draw
     is no good.
     """
+    return draw_each(scenario, lambda _key: rng)
+
+
+def draw_each(scenario: Scenario, rng_of: "Callable[[str], np.random.Generator]") -> tuple[Scenario, dict[str, Any]]:
+    """Draw as `draw` does, each key from a generator of its own: what one gets does not depend on which others are."""
     values: dict[str, Any] = {}
     for key in sorted(scenario.uncertain):
-        written = scenario.uncertain[key]
+        written, rng = scenario.uncertain[key], rng_of(key)
         choices = options(written)
         if choices is not None:
             values[key] = choices[int(rng.integers(len(choices)))]

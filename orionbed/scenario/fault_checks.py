@@ -24,7 +24,7 @@ def problems(sections: Mapping[str, Any], tree: Tree) -> list[Problem]:
     written = _written(tree.at("faults"))
     found = [*_repeated(written)]
     if "pipeline" in sections and "peers" in sections:
-        known = _Known(sections["pipeline"], sections["peers"])
+        known = KnownPeers(sections["pipeline"], sections["peers"])
         for index, fault in enumerate(written):
             found += [((index, *loc), text) for loc, text in _unknown(fault, known)]
     if "faults" in sections:
@@ -32,7 +32,7 @@ def problems(sections: Mapping[str, Any], tree: Tree) -> list[Problem]:
     return [problem_at(tree, ("faults", "list", *loc), text) for loc, text in found]
 
 
-class _Known:
+class KnownPeers:
     """The peers of a scenario, as far as they are known before they are placed on sites.
 
     Nothing is enumerated unless it is short: a scenario that is wrong may ask for any number of stages.
@@ -41,17 +41,23 @@ class _Known:
     def __init__(self, pipeline: Any, peers: Any) -> None:
         self.num_stages: int = pipeline.stages
         self.num_replicas: int = pipeline.replicas
-        self.sites: dict[str, int] = {site: count for site, count in peers.sites.items() if count}
+        self.sites: dict[str, int] = peers.counts
+        # Sites and groups by name, with their peers.
+        self.named: dict[str, dict[str, int]] = {
+            "site": self.sites,
+            "group": {group.name: group.count for group in peers.groups},
+        }
 
     def complaint(self, selector: str) -> str | None:
         """Say what is wrong with a selector of a valid form, or return None."""
         kind, name = parts_of(selector)
         if kind == EVERYBODY:
             return None
-        if kind == "site":
-            if name in self.sites:
+        if kind in self.named:
+            known = self.named[kind]
+            if name in known:
                 return None
-            return f"selects nobody: there is no site {name}{did_you_mean(name, list(self.sites), self._there(kind))}"
+            return f"selects nobody: there is no {kind} {name}{did_you_mean(name, list(known), self._there(kind))}"
         if kind == "peer":
             numbers = _PEER.findall(name)
             exists = any(
@@ -68,14 +74,17 @@ class _Known:
         return _NUMBER.fullmatch(number) is not None and int(number) < self._count(kind)
 
     def _count(self, kind: str) -> int:
-        counts = {"stage": self.num_stages, "replica": self.num_replicas, "site": len(self.sites)}
+        counts = {"stage": self.num_stages, "replica": self.num_replicas}
+        counts |= {name: len(known) for name, known in self.named.items()}
         return counts.get(kind, self.num_stages * self.num_replicas)
 
     def _there(self, kind: str) -> str:
         """Say which ones there are."""
         count = self._count(kind)
-        if kind == "site":
-            names = list(self.sites)
+        if kind == "group" and not count:
+            return "; all peers are alike, see peers.groups"
+        if kind in self.named:
+            names = list(self.named[kind])
         elif count <= _LISTED_AT_MOST:
             names = [self._name(kind, index) for index in range(count)]
         else:
@@ -88,8 +97,8 @@ class _Known:
     def size(self, selector: str) -> int:
         """Return how many peers a known selector means."""
         kind, name = parts_of(selector)
-        if kind == "site":
-            return self.sites[name]
+        if kind in self.named:
+            return self.named[kind][name]
         sizes = {"peer": 1, "stage": self.num_replicas, "replica": self.num_stages}
         return sizes.get(kind, self.num_stages * self.num_replicas)
 
@@ -126,7 +135,7 @@ def _repeated(faults: Sequence[Mapping[str, Any]]) -> _Found:
             yield (index, "id"), f"{name} is the name of an earlier fault (index {first[name]}); choose another one"
 
 
-def _unknown(fault: Mapping[str, Any], known: _Known) -> _Found:
+def _unknown(fault: Mapping[str, Any], known: KnownPeers) -> _Found:
     named = _selectors(fault)
     wrong = [(loc, text) for loc, selector in named if (text := known.complaint(selector)) is not None]
     if wrong:

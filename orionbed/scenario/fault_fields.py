@@ -18,8 +18,8 @@ from orionbed.scenario.fields import FROM_FILE, Quantity, describe, unsuitable
 from orionbed.scenario.problems import did_you_mean
 
 EVERYBODY: Final = "*"
-SELECTOR_KINDS: Final = ("peer", "stage", "replica", "site")
-_SELECTORS: Final = "peer:s03r1, stage:5, replica:0, site:ohio or *"
+SELECTOR_KINDS: Final = ("peer", "stage", "replica", "site", "group")
+_SELECTORS: Final = "peer:s03r1, stage:5, replica:0, site:ohio, group:homes or *"
 _END: Final = re.compile(r"end(?:\s*-\s*(.*))?", re.DOTALL)
 
 

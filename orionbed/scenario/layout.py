@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from orionbed.scenario.distributions import Constant, NumberDist
 from orionbed.scenario.fields import (
@@ -10,13 +10,13 @@ from orionbed.scenario.fields import (
     ByteRate,
     Count,
     Duration,
-    Fraction,
     Listed,
     Loc,
     NotNegative,
     Positive,
     conflicts,
 )
+from orionbed.scenario.groups import Efficiency, Group
 from orionbed.scenario.schedules import Boundary, NoBoundary, Schedule
 
 
@@ -102,7 +102,7 @@ def _split_tag(value: Any) -> str:
 
 
 Split = Annotated[
-    Annotated[Literal["balanced"], Tag("=name")] | Annotated[tuple[Count, ...], Listed, Tag("=layers")],
+    Annotated[Literal["balanced", "by-speed"], Tag("=name")] | Annotated[tuple[Count, ...], Listed, Tag("=layers")],
     Discriminator(_split_tag),
 ]
 
@@ -113,22 +113,14 @@ class Pipeline(Block):
     stages: Count = Field(description="Number of pipeline stages.")
     replicas: Count = Field(description="Number of peers that hold each stage.")
     split: Split = Field(
-        default="balanced", description="Layers per stage: `balanced` (default) or a list with one number per stage."
+        default="balanced",
+        description="Layers per stage: `balanced` (default), `by-speed` (as many as the stage's peers are fast, within "
+        "their memory), or a list with one number per stage.",
     )
     boundary: Boundary = Field(
         default=NoBoundary(kind="none"), description="What crosses a stage boundary (default: the full activation)."
     )
     schedule: Schedule = Field(description="The schedule policy and its parameters.")
-
-
-def _efficiency_tag(value: Any) -> str:
-    return "=number" if isinstance(value, int | float) or (isinstance(value, str) and "%" in value) else "=name"
-
-
-Efficiency = Annotated[
-    Annotated[Literal["by-shape"], Tag("=name")] | Annotated[Fraction, Field(gt=0), Tag("=number")],
-    Discriminator(_efficiency_tag),
-]
 
 
 def _per_chunk_tag(value: Any) -> str:
@@ -169,10 +161,33 @@ MeasuredOrNull = Annotated[
 ]
 
 
+# In a file null takes back what a parent says.
+_Name = Annotated[str, BeforeValidator(lambda value: "" if value is None else value, json_schema_input_type=str | None)]
+_Count = Annotated[int, Field(ge=0)]
+_Counts = Annotated[
+    dict[str, _Count],
+    BeforeValidator(lambda value: {} if value is None else value, json_schema_input_type=dict[str, _Count] | None),
+]
+
+
 class Peers(Block):
     """The machines, placed on sites: one GPU each, or several that share a stage."""
 
-    gpu: str = Field(description="Name of a GPU profile, a file in scenarios/gpus without its ending.")
+    gpu: _Name = Field(
+        default="",
+        description="Name of a GPU profile, a file in scenarios/gpus without its ending; null (default) where there "
+        "are `groups`.",
+    )
+    groups: Annotated[tuple[Group, ...], Listed] = Field(
+        default=(),
+        description="Peers of several kinds, in place of `gpu` and `sites`; what a group does not say is as for all "
+        "(default: none, all peers are alike).",
+    )
+    assignment: Literal["in-order", "balanced"] = Field(
+        default="in-order",
+        description="Which peer gets which stage: `in-order` (default; as `placement` has them), or `balanced`, so "
+        "that the peers of every stage are together about as fast for their work, and have the memory for it.",
+    )
     efficiency: Efficiency = Field(
         default="by-shape",
         description="Share of peak inside a stage: `by-shape` (default; the GPU profile's) or one number in (0, 1].",
@@ -202,8 +217,10 @@ class Peers(Block):
         default=1.0,
         description="Factor on the speed of all kernels, for hosts slower than the profile (default 1).",
     )
-    sites: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        min_length=1, description="Number of peers on each site; they add up to stages x replicas."
+    sites: _Counts = Field(
+        default={},
+        description="Number of peers on each site; they add up to stages x replicas; null (default) where there are "
+        "`groups`.",
     )
     placement: Literal["spread", "grouped", "packed"] = Field(
         default="spread",
@@ -228,3 +245,36 @@ class Peers(Block):
         default=0.0, description="Coefficient of variation of the time one operation takes (default 0)."
     )
     overhead: Duration = Field(default=0.0, description="Host time that every operation takes besides (default 0 s).")
+
+    @model_validator(mode="after")
+    def _one_kind_or_groups(self) -> Self:
+        given = {"gpu": bool(self.gpu), "sites": any(self.sites.values())}
+        problems: list[tuple[Loc, str]] = []
+        for name, is_given in given.items():
+            if self.groups and is_given:
+                text = f"is for peers that are all alike, but there are `groups`; write {name}: null"
+                problems.append(((name,), text))
+            elif not self.groups and name == "sites" and name in self.model_fields_set and not self.sites:
+                problems.append(((name,), "must not be empty"))
+            elif not self.groups and not is_given and name not in self.model_fields_set:
+                what = "name of a GPU profile" if name == "gpu" else "number of peers on each site"
+                problems.append(((name,), f"is missing; add `{name}` ({what}), or describe the peers by `groups`"))
+        if self.groups and self.measured is not None:
+            problems.append((("measured",), "are times of one kind of machine, but there are `groups`; write null"))
+        if problems:
+            raise conflicts(problems)
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of peers on each site, over all groups; sites without any left out."""
+        found = {site: count for site, count in self.sites.items() if count}
+        for group in self.groups:
+            for site, count in group.places.items():
+                found[site] = found.get(site, 0) + count
+        return found
+
+    @property
+    def gpu_names(self) -> list[str]:
+        """The GPU profiles of all peers, each once."""
+        return list(dict.fromkeys(group.gpu for group in self.groups)) or [self.gpu]

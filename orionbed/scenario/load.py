@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from orionbed.scenario import packaged
 from orionbed.scenario.change import extended, with_profile, with_sets
@@ -14,6 +15,8 @@ from orionbed.scenario.tree import Tree
 from orionbed.scenario.validation import validate
 from orionbed.scenario.yaml_file import read_file
 
+_FILES: Final = (("network", "variability"), ("pipeline", "schedule", "file"), ("churn", "trace"))
+
 
 def load(path: Path | str, sets: Sequence[str] = (), *, profile: Path | None = None) -> Scenario:
     """The scenario of a file, or a packaged one by its name, with every `key=value` of `sets` put in place.
@@ -22,10 +25,11 @@ def load(path: Path | str, sets: Sequence[str] = (), *, profile: Path | None = N
 
     Raises ScenarioError with everything that is wrong, one line each: `file:line:col: key: what is wrong, what to do`.
     """
-    found = packaged.scenario_file(str(path))
-    if found is None:
-        raise ScenarioError([Problem(Place(str(path)), "", packaged.missing(str(path)))])
-    tree = with_sets(_read_chain(*found, ()), sets)
+    tree = read_tree(path, sets)
+    kind = tree.at("kind")
+    if kind is not None and kind.value == "routing-contest":
+        text = f"is a routing contest and no scenario; run it with `orionbed contest {path}`"
+        raise ScenarioError([Problem(kind.start, "", text)])
     if profile is not None:
         tree = with_profile(tree, profile)
     scenario = validate(tree)
@@ -33,6 +37,17 @@ def load(path: Path | str, sets: Sequence[str] = (), *, profile: Path | None = N
     if problems:
         raise ScenarioError(problems)
     return scenario
+
+
+def read_tree(path: Path | str, sets: Sequence[str] = ()) -> Tree:
+    """What a file says, or a packaged one by its name, with what it extends and `sets` in place; not yet validated.
+
+    Raises ScenarioError.
+    """
+    found = packaged.scenario_file(str(path))
+    if found is None:
+        raise ScenarioError([Problem(Place(str(path)), "", packaged.missing(str(path)))])
+    return with_sets(_read_chain(*found, ()), sets)
 
 
 def _read_chain(path: Path, shown: str, children: tuple[Path, ...]) -> Tree:
@@ -57,10 +72,13 @@ def _read_chain(path: Path, shown: str, children: tuple[Path, ...]) -> Tree:
 
 def _with_paths(tree: Tree, folder: Path) -> Tree:
     """Paths in a file are relative to that file; make them relative to where we are."""
-    for section, *keys in (("network", "variability"), ("peers", "gpu"), ("pipeline", "schedule", "file")):
-        leaf = tree.at(section, *keys)
+    groups = tree.at("peers", "groups")
+    of_groups = groups.value if groups is not None and isinstance(groups.value, list) else []
+    gpus = [tree.at("peers", "gpu"), *(group.at("gpu") for group in of_groups)]
+    files = [tree.at(*keys) for keys in _FILES]
+    for leaf in (*files, *gpus):
         if leaf is not None and isinstance(leaf.value, str) and leaf.value not in VARIABILITIES:
             candidate = folder / leaf.value
-            if candidate.is_file() and (section != "peers" or candidate.suffix == ".yaml"):
+            if candidate.is_file() and (leaf not in gpus or candidate.suffix == ".yaml"):
                 leaf.value = Path(os.path.normpath(candidate)).as_posix()
     return tree

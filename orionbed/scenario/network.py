@@ -101,6 +101,36 @@ class Storage(Block):
     )
 
 
+class Relay(Block):
+    """Where two peers meet that cannot reach each other directly."""
+
+    rate: Annotated[DataRate, Field(gt=0)] = Field(
+        default=100e6, description="What one connection over a relay carries (default 100 Mbps, assumed)."
+    )
+    delay: Duration = Field(
+        default=0.020,
+        description="One-way delay of a message besides its ways to the relay and from it (default 20 ms, assumed).",
+    )
+    site: str | None = Field(
+        default=None, description="The site where the relay stands (default null: on the direct way between the two)."
+    )
+    capacity: Annotated[DataRate, Field(gt=0)] | None = Field(
+        default=None, description="Rate of the relay for all connections together (default null: unlimited)."
+    )
+
+
+class Nat(Block):
+    """Peers behind a NAT: two of them reach each other directly only if they can punch a hole through both."""
+
+    natted: Fraction = Field(default=0.0, description="Share of the peers that are behind a NAT (default 0).")
+    punch: Fraction = Field(
+        default=0.70,
+        description="Share of the pairs of such peers that reach each other directly (default 0.70, arXiv 2510.27500); "
+        "the others send over the relay.",
+    )
+    relay: Relay = Field(default=Relay(), description="What those pairs send over.")
+
+
 _OptionalRate = Annotated[DataRate, Field(gt=0)] | None
 
 
@@ -141,3 +171,4 @@ class Network(Block):
         description="Rate shared by all traffic from one site to another (default null: unlimited).",
     )
     storage: Storage = Field(default=Storage(), description="The object store that merges go through.")
+    nat: Nat = Field(default=Nat(), description="Peers behind a NAT, and the relay between them.")

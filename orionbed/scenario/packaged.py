@@ -10,6 +10,8 @@ from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_me
 FOLDER = Path(orionbed.__file__).resolve().parent.parent / "scenarios"
 FOLDERS = ("peers", "agreement", "hardware")
 """Folders of scenarios: other systems, and comparisons of backends; names may be given with or without them."""
+CONTESTS = ("apex-routing",)
+"""Files beside the scenarios that are routing contests, for `orionbed contest`."""
 
 
 def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:
@@ -19,14 +21,15 @@ def names(subfolder: str = "", ending: str = ".yaml") -> list[str]:
 
 def scenarios() -> list[str]:
     """What the packaged scenarios are called, those in a folder behind its name: `minimal`, `peers/...`."""
-    return names() + [f"{folder}/{name}" for folder in FOLDERS for name in names(folder)]
+    own = [name for name in names() if name not in CONTESTS]
+    return own + [f"{folder}/{name}" for folder in FOLDERS for name in names(folder)]
 
 
 def _inside(name: str) -> str | None:
-    """The packaged scenario that `name` means, as `scenarios` calls it, or None."""
+    """The packaged scenario or contest that `name` means, as `scenarios` calls it, or None."""
     inside = name.removeprefix("scenarios/").removesuffix(".yaml")
     places = (inside, *(f"{folder}/{inside}" for folder in FOLDERS))
-    return next((known for known in places if known in scenarios()), None)
+    return next((known for known in places if known in (*scenarios(), *CONTESTS)), None)
 
 
 def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | None = None) -> tuple[Path, str] | None:
@@ -48,9 +51,9 @@ def scenario_file(name: str, folder: Path | None = None, *, not_this: Path | Non
 
 def missing(name: str) -> str:
     """What to say about a scenario that is not there."""
-    short = {known.rpartition("/")[2]: known for known in scenarios()}
+    short = {known.rpartition("/")[2]: known for known in (*CONTESTS, *scenarios())}
     near = nearest(name.removesuffix(".yaml").rpartition("/")[2], list(short))
-    hint = f"; did you mean {short[near]}?" if near else f"; packaged are {', '.join(short.values())}"
+    hint = f"; did you mean {short[near]}?" if near else f"; packaged are {', '.join(scenarios())}"
     return f"no such file, nor a packaged scenario{hint}"
 
 

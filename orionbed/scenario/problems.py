@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,6 +32,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.key}: {self.message}" if self.key else f"{self.place}: {self.message}"
+
+
+class Issue(NamedTuple):
+    """A problem at a location of the scenario; `at_key` points at the key instead of the value."""
+
+    loc: tuple[str | int, ...]
+    message: str
+    at_key: bool = False
 
 
 class ScenarioError(ValueError):

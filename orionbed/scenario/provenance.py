@@ -21,11 +21,15 @@ def assumptions(scenario: Scenario) -> list[dict[str, str]]:
     A leaf has the source of the most specific `provenance` key that covers it; without one it is assumed, and the
     source says whether it is a default of the schema or was given without a source.
     """
-    rows = list(_rows(scenario, scenario.provenance, "", _NO_CLAIMS))
-    profile = gpu_profile(scenario.peers.gpu)
-    # A profile made by hand has no measurements, and that there are none is no assumption.
-    left_out = {"name", "title", "provenance"} | (set() if profile.measured else _MEASUREMENTS)
-    return rows + list(_rows(profile, profile.provenance, f"gpus/{profile.name}.", left_out))
+    churn = scenario.churn
+    known = {} if isinstance(churn, str) else {f"churn.{key}": source for key, source in churn.sources.items()}
+    rows = list(_rows(scenario, known | scenario.provenance, "", _NO_CLAIMS))
+    for name in scenario.peers.gpu_names:
+        profile = gpu_profile(name)
+        # A profile made by hand has no measurements, and that there are none is no assumption.
+        left_out = {"name", "title", "provenance"} | (set() if profile.measured else _MEASUREMENTS)
+        rows += _rows(profile, profile.provenance, f"gpus/{profile.name}.", left_out)
+    return rows
 
 
 def _rows(

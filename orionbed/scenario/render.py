@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from orionbed.quantity import DIMENSIONS, show
+from orionbed.scenario.fields import Block
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.yaml_file import resolve
 
@@ -36,11 +37,9 @@ def to_yaml(scenario: Scenario) -> str:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a scenario file. A file with `extends` may leave out what its parent has."""
-    complete = Scenario.model_json_schema()
-    titles = {f"#/$defs/{name}": block["title"] for name, block in complete["$defs"].items()}
-    complete = _tidy(complete, titles)
-    definitions = {block["title"]: block for block in complete.pop("$defs").values()}
-    partial = {f"{name}Part": _partial(block) for name, block in definitions.items()}
+    blocks = definitions(Scenario)
+    complete = blocks.pop("Scenario")
+    partial = {f"{name}Part": _partial(block) for name, block in blocks.items()}
     child = _partial(complete)
     child["properties"]["extends"] = {
         "type": "string",
@@ -52,8 +51,16 @@ def json_schema() -> dict[str, Any]:
         "if": {"required": ["extends"]},
         "then": {"$ref": "#/$defs/ScenarioPart"},
         "else": {"$ref": "#/$defs/Scenario"},
-        "$defs": {**definitions, "Scenario": complete, **partial, "ScenarioPart": child},
+        "$defs": {**blocks, "Scenario": complete, **partial, "ScenarioPart": child},
     }
+
+
+def definitions(model: type[Block]) -> dict[str, Any]:
+    """The JSON Schemas of a block and of all blocks inside it, by their names."""
+    complete = model.model_json_schema()
+    titles = {f"#/$defs/{name}": block["title"] for name, block in complete["$defs"].items()}
+    complete = _tidy(complete, titles)
+    return {block["title"]: block for block in complete.pop("$defs").values()} | {model.__name__: complete}
 
 
 def _tidy(schema: Any, titles: Mapping[str, str]) -> Any:

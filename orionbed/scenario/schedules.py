@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from orionbed.scenario.fields import Block, Count, Duration
+from orionbed.scenario.orchestrator import Knowledge, Retry, Store
 
 Recompute = Literal["full", "selective", "none"]
 _RECOMPUTE = (
@@ -84,6 +85,18 @@ class QueueSchedule(Block):
     poll_loop: Duration = Field(default=0.010, description="Pause of a peer's loop between two looks (default 10 ms).")
     poll_empty: Duration = Field(default=0.100, description="Pause when the queue was empty (default 100 ms).")
     poll_full: Duration = Field(default=1.0, description="Pause of a peer with a full window (default 1 s).")
+    via: Literal["p2p", "object-storage"] = Field(
+        default="p2p",
+        description="How boundary tensors travel: from peer to peer (`p2p`, default), or uploaded to the object store "
+        "and fetched from there (`object-storage`).",
+    )
+    store: Store = Field(default=Store(), description="How they go through the store, if they do.")
+    retry: Retry = Field(default=Retry(), description="What happens to a send that fails.")
+    knowledge: Knowledge = Field(
+        default="broadcast",
+        description="What peers know of one another: the last `broadcast` of each (default; every `status_every`, at "
+        "once), or a block: what they last read from a registry that each writes to.",
+    )
 
 
 _MICROBATCHES = "Micro-batches per replica and optimizer step."

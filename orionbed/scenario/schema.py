@@ -6,13 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from orionbed.scenario.churn import ChurnOrNone
 from orionbed.scenario.emulation import Emulator
 from orionbed.scenario.faults import Faults, FaultsOrList
 from orionbed.scenario.fields import NAME_PATTERN, Block, Listed
 from orionbed.scenario.hardware import Real
 from orionbed.scenario.layout import Batch, Model, Peers, Pipeline
+from orionbed.scenario.merging import MergeOrNone
 from orionbed.scenario.network import Network
-from orionbed.scenario.sections import ChurnOrNone, Cost, Datacenter, MergeOrNone, Published, Report, Run, SyncOrNone
+from orionbed.scenario.orchestrator import OrchestratorOrNone
+from orionbed.scenario.recovery import Recovery
+from orionbed.scenario.sections import Cost, Datacenter, Published, Report, Run, SyncOrNone
 
 
 class Scenario(Block):
@@ -33,6 +37,12 @@ class Scenario(Block):
         description="How replicas agree on gradients with a fixed batch per step, or none (default).",
     )
     churn: ChurnOrNone = Field(default="none", description="How peers leave and come back, or none (default).")
+    recovery: Recovery = Field(
+        default=Recovery(), description="What becomes of the micro-batches in flight when a peer is lost."
+    )
+    orchestrator: OrchestratorOrNone = Field(
+        default="none", description="Who joins, when epochs end and who has to leave, or none (default)."
+    )
     faults: FaultsOrList = Field(
         default=Faults(), description="Faults to inject, for the backends that can: a list, or a block (default none)."
     )

@@ -1,10 +1,9 @@
-"""Sections `merge`, `sync`, `churn`, `datacenter`, `cost`, `run`, `report` and `published`."""
+"""Sections `sync`, `datacenter`, `cost`, `run`, `report` and `published`."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from orionbed.scenario.distributions import DurationDist
 from orionbed.scenario.fields import (
     DATE_PATTERN,
     KEY_PATTERN,
@@ -23,25 +22,6 @@ from orionbed.scenario.fields import (
 from orionbed.scenario.schedules import Recompute
 
 _Some = Annotated[Duration, Field(gt=0)]
-
-
-class Merge(Block):
-    """Periodic averaging of the replicas of each stage."""
-
-    algorithm: Literal["butterfly"] = Field(
-        default="butterfly", description="butterfly (default): every peer averages one slice of its stage."
-    )
-    every: _Some = Field(description="Training time between two merges.")
-    via: Literal["object-storage"] = Field(
-        default="object-storage", description="object-storage (default): slices go through a store, not peer to peer."
-    )
-    quorum_relax: Fraction = Field(
-        default=0.01, description="By how much the share of peers waited for falls per `quorum_every` (default 0.01)."
-    )
-    quorum_every: _Some = Field(default=6.0, description="How often the quorum is relaxed (default 6 s).")
-    quorum_floor: Fraction = Field(default=0.3, description="The quorum never falls below this share (default 0.3).")
-    compute: Duration = Field(default=10.0, description="Time a peer takes to average its slices (default 10 s).")
-    timeout: _Some = Field(default=3 * 3600.0, description="Longest wait for each phase of a merge (default 3 h).")
 
 
 class Sync(Block):
@@ -87,21 +67,8 @@ class Sync(Block):
         return self
 
 
-class Churn(Block):
-    """Peers leave and come back."""
-
-    up: DurationDist = Field(description="How long a peer stays before it leaves.")
-    down: DurationDist = Field(description="How long a peer is away.")
-
-
-MergeOrNone = Annotated[
-    Annotated[Literal["none"], Tag("=none")] | Annotated[Merge, Tag("=block")], Discriminator(none_or)
-]
 SyncOrNone = Annotated[
     Annotated[Literal["none"], Tag("=none")] | Annotated[Sync, Tag("=block")], Discriminator(none_or)
-]
-ChurnOrNone = Annotated[
-    Annotated[Literal["none"], Tag("=none")] | Annotated[Churn, Tag("=block")], Discriminator(none_or)
 ]
 
 
@@ -134,6 +101,10 @@ class Cost(Block):
     )
     datacenter_gpu_hour: MoneyPerHour | None = Field(
         default=None, description="Price of one GPU in the datacenter (default null: not compared)."
+    )
+    pay_absent: bool = Field(
+        default=True,
+        description="Whether peers are paid while they are away (default true); liquid ones that left never are.",
     )
     prices_as_of: str = Field(
         default="", pattern=DATE_PATTERN, description="Month or day of the prices, like 2026-06 (default empty)."

@@ -19,9 +19,9 @@ class QueueDrivenPolicy:
     `AUTO_BACKWARDS` backwards, and then stays at the number in flight at that moment.
 
     In flight are micro-batches whose forward this peer has started and whose gradient it has not yet used. The first
-    stage makes new micro-batches through `source`. The last stage runs forward, loss and backward in one go (a B) and
-    so holds nothing. After `local_step_every` backwards comes a STEP. Activations go where the router says;
-    gradients go back the way the activation came.
+    stage makes new micro-batches through `source`, unless it is given one to begin again. The last stage runs forward,
+    loss and backward in one go (a B) and so holds nothing. After `local_step_every` backwards comes a STEP. Activations
+    go where the router says; gradients go back the way the activation came.
     """
 
     __slots__ = (
@@ -97,10 +97,10 @@ class QueueDrivenPolicy:
             return Action("B", self.stage, self._backwards.popleft())
         if len(self._came_from) >= self.window:
             return None
-        if self._is_first:
-            microbatch, from_peer = self._next_from_source()
-        elif self._forwards:
+        if self._forwards:
             microbatch, from_peer = self._forwards.popleft()
+        elif self._is_first:
+            microbatch, from_peer = self._next_from_source()
         else:
             return None
         self._came_from[microbatch] = (from_peer, self.num_steps)
@@ -147,6 +147,49 @@ class QueueDrivenPolicy:
     def on_lost(self, microbatch: int) -> None:
         """Free the slot of `microbatch`, if it still has one."""
         self._came_from.pop(microbatch, None)
+
+    def not_used(self) -> None:
+        """The gradient of the backward just finished counts for nothing: an earlier attempt's was used here."""
+        self._backwards_since_step -= 1
+
+    def rename(self, microbatch: int, new: int) -> None:
+        """`microbatch`, in flight here, has a new number: its next attempt."""
+        self._came_from[new] = self._came_from.pop(microbatch)
+
+    def forget(self, microbatch: int) -> bool:
+        """Free the slot of `microbatch` and take it out of the queues; return whether it was here."""
+        queued = [entry for entry in self._forwards if entry[0] == microbatch]
+        if not queued and microbatch not in self._came_from:
+            return False
+        for entry in queued:
+            self._forwards.remove(entry)
+        if microbatch in self._backwards:
+            self._backwards.remove(microbatch)
+        self._came_from.pop(microbatch, None)
+        return True
+
+    def adopt(self, microbatch: int, from_peer: int) -> None:
+        """Hold `microbatch` without a forward of one's own: its gradient will come here and go on to `from_peer`."""
+        self._came_from[microbatch] = (from_peer, self.num_steps)
+
+    def sources(self) -> dict[int, int]:
+        """Every micro-batch held, in order of arrival, and the peer that its activation came from."""
+        held = dict(self._forwards)
+        held.update((microbatch, from_peer) for microbatch, (from_peer, _) in self._came_from.items())
+        return held
+
+    def waits(self, microbatch: int) -> bool:
+        """Whether the forward of `microbatch` has yet to begin here."""
+        return microbatch not in self._came_from
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the last stage."""
+        return self._is_last
+
+    def with_gradient(self) -> list[int]:
+        """Micro-batches whose gradient waits here for its backward."""
+        return list(self._backwards)
 
     def holds(self, microbatch: int) -> bool:
         """Whether a gradient of `microbatch` would be of use here."""

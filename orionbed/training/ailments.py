@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from orionbed.fault_effects import compute_factor
+from orionbed.fault_effects import clock_offset_s, compute_factor, end_of
 from orionbed.faults import ResolvedFault
 
 
@@ -13,17 +13,13 @@ class Ailments:
         self._peer = peer
         mine = [fault for fault in faults if peer in fault.peers]
         self._slow = [fault for fault in mine if fault.kind == "slow"]
+        self._stretching = [fault for fault in mine if fault.kind in {"slow", "pause"}]
         self._clock = [fault for fault in mine if fault.kind == "clock"]
         self.pauses_s = sorted((fault.start_s, fault.end_s) for fault in mine if fault.kind == "pause")
 
     def end_s(self, start_s: float, lasts_s: float) -> float:
         """Return when an operation ends that would last so long on a healthy peer: slow ones and pauses stretch it."""
-        factor = compute_factor(self._slow, self._peer, start_s) if self._slow else 1.0
-        end_s = start_s + lasts_s * factor
-        for from_s, to_s in self.pauses_s:
-            if from_s < end_s and start_s < to_s:
-                end_s += to_s - max(from_s, start_s)
-        return end_s
+        return end_of(self._stretching, self._peer, start_s, lasts_s) if self._stretching else start_s + lasts_s
 
     def slowed_s(self, start_s: float, done_s: float) -> float:
         """Return when an operation ends whose work was really done at `done_s`; a pause has delayed that already."""
@@ -39,9 +35,4 @@ class Ailments:
 
     def clock_s(self, at_s: float) -> float:
         """Return what the peer's own clock shows at `at_s`."""
-        found = at_s
-        for fault in self._clock:
-            if fault.hits(self._peer, at_s):
-                drift = 1e-6 * fault.parameters.number("drift_ppm")
-                found += fault.parameters.number("offset_s") + drift * (at_s - fault.start_s)
-        return found
+        return at_s + clock_offset_s(self._clock, self._peer, at_s)

@@ -85,7 +85,7 @@ class PeerLoop:
         self.on_command: Callable[[Header], None] = lambda _what: None
         self.ailments = Ailments(setup.faults, setup.index)
         self._num_applied_steps = 0
-        self._durations = durations_of(setup.plan, self.stage, self.me.speed)
+        self._durations = durations_of(setup.plan, self.stage, self.me.speed, self.me.hardware)
         self._inputs: dict[tuple[str, int, int], Body] = {}
         self._accumulated: list[tuple[int, int]] = []
         self._action: Action | None = None

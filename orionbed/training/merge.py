@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orionbed import tracing
-from orionbed.butterfly import butterfly_bytes, pairs_of, slice_bounds
+from orionbed.merging.butterfly import butterfly_bytes, pairs_of, slice_bounds
 from orionbed.training.loop import Header
 from orionbed.training.shape import BYTES_PER_VALUE
 
@@ -19,7 +19,7 @@ PHASES = ("upload", "partitions", "download")
 
 
 class PeerMerge:
-    """Moves real weights through the object store; every pair of peers averages a slice, as `orionbed.butterfly` says.
+    """Moves real weights through the object store; every pair averages a slice, as `orionbed.merging.butterfly` says.
 
     Phases are told by commands that carry the merge's number, its members at this stage and the second at which the
     phase begins. A peer that is too late for a phase finds itself in the next.

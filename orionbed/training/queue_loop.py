@@ -34,7 +34,7 @@ class QueueLoop(PeerLoop):
             plan, uniform, lambda: next(numbers) * plan.num_replicas + self.replica, self.stage, self.replica
         )
         following = [peer for peer in plan.peers if peer.stage == self.stage + 1]
-        self._view = StageView([p.index for p in following], [p.speed for p in following], free_cache=1)
+        self._view = StageView([p.index for p in following], [plan.known_speed(p) for p in following], free_cache=1)
         self._heard_s = dict.fromkeys(self._view.peers, 0.0)
         self._listeners = [peer.index for peer in plan.peers if peer.stage == self.stage - 1]
         # micro-batch -> what was sent on, how often, and to whom

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 _MAX_POINTS: Final = 1500
 _LEAST_MINUTES: Final = 5
 _HOUR_S: Final = 3600.0
+_MERGING: Final = {"merge", "uploading", "merging"}
 
 
 def rolling_mean(values: Floats, width: int) -> Floats:
@@ -53,7 +54,7 @@ def draw(run: Run) -> Plot | None:
         figure = new_figure(3.5)
         axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
         # A gap in the light line where nothing is meant to be trained: it would only draw the merges again.
-        training = np.array([phase != "merge" for phase in timeline.text("phase")])
+        training = np.array([phase not in _MERGING for phase in timeline.text("phase")])
         t, points = _thinned(time / unit_s, np.where(training, mfu, np.nan))
         axes.plot(t, points, color=SKY, linewidth=0.7, alpha=0.8)
         t, means = _thinned(time / unit_s, whole(smooth, round(smooth_s / step)))
@@ -66,6 +67,12 @@ def draw(run: Run) -> Plot | None:
         if merges:
             handles.append(Patch(color=GREEN, alpha=0.22))
             labels.append("merge")
+        uploads = _spans(run.table("marks"), ("WEIGHTS_UPLOADING",), of="detail")
+        for start, end in uploads:
+            axes.axvspan(start / unit_s, end / unit_s, color=GREEN, alpha=0.22, linewidth=0)
+        if uploads:
+            handles.append(Patch(color=GREEN, alpha=0.4))
+            labels.append("its uploads")
         _mark_peak(run, axes, unit_s)
         _top = max((float(np.nanmax(v)) for v in (points, means) if np.isfinite(v).any()), default=1.0)
         axes.set_ylim(0, max(_top * 1.12, 0.01))
@@ -75,7 +82,7 @@ def draw(run: Run) -> Plot | None:
         _tokens_axis(axes, mfu, tokens, step)
         _peers_strip(run, strip, time / unit_s, peers)
         strip.set_xlabel(f"{unit}s since the start")
-        axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=3)
+        axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=max(3, len(handles)))
     columns = ("t_s", "tokens_per_s", "mfu", f"mfu_mean_{smooth_s:.0f}s", "peers_up", "phase")
     rows = list(
         zip(time, tokens / step, mfu, np.round(smooth, 6), peers.astype(object), timeline.text("phase"), strict=True)
@@ -113,10 +120,10 @@ def whole(smooth: Floats, width: int) -> Floats:
     return trimmed
 
 
-def _spans(marks: Table | None, kinds: Iterable[str]) -> list[tuple[float, float]]:
+def _spans(marks: Table | None, kinds: Iterable[str], of: str = "kind") -> list[tuple[float, float]]:
     if marks is None:
         return []
-    columns = zip(marks.text("kind"), marks.numbers("t_s"), marks.numbers("end_s"), strict=True)
+    columns = zip(marks.text(of), marks.numbers("t_s"), marks.numbers("end_s"), strict=True)
     return [(float(start), float(end)) for kind, start, end in columns if kind in kinds and end >= start]
 
 

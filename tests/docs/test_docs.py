@@ -22,6 +22,7 @@ from orionbed.plan import Plan, make_plan
 from orionbed.scenario import load
 from orionbed.schedule.catalogue import ENTRIES, Wanted
 from orionbed.schedule.timing import Hops, equal_times, peak_activations, time_order
+from orionbed.sweeps.loading import load_sweep
 from orionbed.tracing import CAUSE_LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,9 @@ def test_every_file_loads(page: Path, fence: Fence, tmp_path: Path) -> None:
             read_trace(tmp_path / "links.csv")
     path = tmp_path / fence.text.split("\n")[0].removeprefix("# ")
     path.write_text(fence.text, "utf-8")
+    if "\nmeasure: " in fence.text:
+        assert load_sweep(str(path)).cases
+        return
     scenario = load(path)
     assert scenario.name == path.stem or page == TUTORIAL
     assert make_plan(scenario).fits
@@ -203,9 +207,14 @@ def test_the_reference_has_every_key_of_a_summary(reference: Any, followed: Path
         "bands",
         "curve_needed[]",
         "faults[]",
+        "recovery.drops_by_peer",
     )
     missing = [key for key, p in zip(described, patterns, strict=True) if not any(p.fullmatch(k) for k in found)]
-    assert [key for key in missing if not key.startswith((*absent, "microbatches.dropped_by_reason"))] == []
+    assert [
+        key
+        for key in missing
+        if not key.startswith((*absent, "microbatches.dropped_by_reason", "churn.departures_by_reason"))
+    ] == []
 
 
 def test_the_reference_has_every_key_of_a_summarys_schedule(reference: Any) -> None:

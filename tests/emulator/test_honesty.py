@@ -54,6 +54,11 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert all("use " in line or "needs " in line for line in found)
 
 
+def test_what_is_in_flight_can_only_be_dropped() -> None:
+    (refusal,) = refusals(recovery={"in_flight": "resend"})
+    assert refusal.startswith("recovery.in_flight resend")
+
+
 @pytest.mark.parametrize(
     "sync",
     [
@@ -71,6 +76,20 @@ def test_the_only_way_to_agree_is_a_plain_ring(sync: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- warnings
 
 
+@pytest.mark.parametrize(
+    ("merge", "keys"),
+    [
+        ({"algorithm": "ring", "codec": {"kind": "int8"}}, "merge.algorithm, merge.codec"),
+        ({"fragments": 2, "flush": False}, "merge.fragments, merge.flush"),
+        ({"deadline": {"kind": "all"}}, "merge.deadline"),
+        ({"failure": 0.1, "coverage_floor": 0.9, "outer": "none"}, "merge.outer, merge.failure, merge.coverage_floor"),
+    ],
+)
+def test_the_only_merge_is_iotas_butterfly(merge: dict[str, Any], keys: str) -> None:
+    expected = f"{keys}: the emulator merges by IOTA's butterfly through the store; use that, or sim"
+    assert refusals(merge={"every": 60.0} | merge) == [expected]
+
+
 def test_a_wide_model_on_a_paced_clock_needs_no_warning() -> None:
     assert codes(plan_of()) == []
 
@@ -82,6 +101,12 @@ def test_what_is_not_modelled_is_said() -> None:
     assert "the whole tensor" in warning["message"]
     (warning,) = not_modelled(plan_of(pipeline__boundary={"kind": "subspace", "width": 32}), {})
     assert "a ResBM of the same width" in warning["message"]
+
+
+def test_notice_is_not_given_and_that_is_said() -> None:
+    window = {"at": 10.0, "for": 5.0}
+    assert codes(plan_of(churn={"windows": [window]})) == []
+    assert codes(plan_of(churn={"windows": [window | {"notice": 2.0}]})) == ["not-modelled"]
 
 
 def test_a_narrow_model_says_nothing_about_processor_times() -> None:

@@ -16,11 +16,13 @@ def result(**prices: Any) -> Any:
         "storage_egress_per_gb": 0.02,
         "datacenter_gpu_hour": 2.0,
         "prices_as_of": "2026-06",
+        "pay_absent": True,
         **prices,
     }
-    plan = SimpleNamespace(scenario=SimpleNamespace(cost=SimpleNamespace(**cost)), num_gpus=4)
+    scenario = SimpleNamespace(cost=SimpleNamespace(**cost), churn="none")
+    plan = SimpleNamespace(scenario=scenario, num_gpus=4, gpu_hour=cost["gpu_hour"])
     return SimpleNamespace(
-        plan=plan, duration_s=7200.0, bytes_up=np.array([25e9, 25e9, 40e9, 10e9]), bytes_storage_read=50e9
+        plan=plan, seed=0, duration_s=7200.0, bytes_up=np.array([25e9, 25e9, 40e9, 10e9]), bytes_storage_read=50e9
     )
 
 

@@ -17,7 +17,7 @@ def test_delays_between_the_five_sites():
 
 
 def test_the_table_is_complete_and_plausible():
-    assert geography.tables() == ["two-datacentres", "us-metros", "worldwide-8"]
+    assert geography.tables() == ["countries-22", "two-datacentres", "us-metros", "worldwide-8"]
     sites = [*FIVE, "nevada", "south-carolina", "illinois"]
     delays = geography.one_way_delays("us-metros", sites)
     assert np.array_equal(delays, delays.T)
@@ -34,7 +34,7 @@ def test_sites_may_repeat_and_be_few():
 
 
 def test_what_is_not_there_is_named():
-    with pytest.raises(ValueError, match="no delay table 'mars'; tables are two-datacentres, us-metros"):
+    with pytest.raises(ValueError, match="no delay table 'mars'; tables are countries-22, two-datacentres, us-metros"):
         geography.one_way_delays("mars", FIVE)
     with pytest.raises(ValueError, match="no site 'texas' in delay table us-metros; it has california, illinois"):
         geography.one_way_delays("us-metros", ["texas"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from orionbed.scenario import ScenarioError, apply, assumptions, draw, load, to_yaml
-from orionbed.scenario.packaged import names
+from orionbed.scenario.packaged import scenarios
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_uncertain_delays_words_and_blocks(minimal):
     assert {one.network.transport.loss for one in drawn} == {0.0, 0.001}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", scenarios())
 def test_packaged_scenarios_draw(name):
     scenario = load(name)
     rng = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def test_the_most_specific_source_wins(tmp_path):
     assert rows["model.layers"] == ("published", "b, c: d")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", scenarios())
 def test_yaml_round_trip(tmp_path, name):
     scenario = load(name)
     path = tmp_path / "resolved.yaml"

@@ -94,7 +94,7 @@ def test_unknown_names_say_what_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "nimal: no such file, nor a packaged scenario; did you mean minimal?" in refused(load, "nimal")
     said = refused(load, "zzz.yaml")
-    assert "packaged are emulator-quick, minimal, " in said
+    assert "packaged are emulator-quick, iota-16b-180-gpus, iota-2025, minimal, " in said
     assert said.endswith(", ".join(scenarios()))
     for near in ("intelect-1", "peers/intelect-1.yaml", "scenarios/peers/intellect1"):
         assert refused(load, near).endswith("nor a packaged scenario; did you mean peers/intellect-1?")

@@ -11,8 +11,9 @@ from orionbed.scenario import GpuProfile, Scenario, json_schema, load, to_yaml
 from orionbed.scenario.fields import Block
 from orionbed.scenario.keys import field_type, members
 from orionbed.scenario.layout import Model
+from orionbed.scenario.merging import Merge
 from orionbed.scenario.packaged import FOLDER, scenarios
-from orionbed.scenario.sections import Merge, Run
+from orionbed.scenario.sections import Run
 from orionbed.scenario.yaml_file import read_file, read_text
 
 

@@ -135,6 +135,9 @@ def test_peers(result: RunResult, plan: Plan) -> None:
         "utilisation_up": pytest.approx(0.1),  # 80 Gbit in 1000 s over 0.8 Gbit/s
         "down_s": 997.0,
         "mfu": 0.0,
+        "group": "",
+        "gpu": "a100-80gb",
+        "natted": 0,
     }
 
 

@@ -13,13 +13,17 @@ def result(*, fits: bool = True, hours: float = 10.0, replicas: int = 1, **secti
         SimpleNamespace(index=index, memory=SimpleNamespace(total_bytes=total))
         for index, total in enumerate((70e9, 90e9))
     ]
+    gpu = SimpleNamespace(name="a100-80gb", memory=80e9, measured=())
     plan = SimpleNamespace(
         fits=fits,
         stages=stages,
-        peers=[None] * 20,
+        peers=[SimpleNamespace(stage=index // 10) for index in range(20)],
+        gpu_of=lambda _: gpu,
+        gpu_counts={gpu.name: 20},
+        others=(),
         num_replicas=replicas,
         site_names=("virginia", "oregon"),
-        gpu=SimpleNamespace(name="a100-80gb", memory=80e9, measured=()),
+        gpu=gpu,
         scenario=SimpleNamespace(
             run=SimpleNamespace(peak_window=6 * 3600.0), **{"sync": "none", "merge": "none", **sections}
         ),
@@ -33,6 +37,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "microbatches": {"created": 1000, "applied": 980, "dropped": 20, "partially_applied": 10},
         "waterfall": [{"cause": "useful", "fraction": 0.95}, {"cause": "window", "fraction": 0.05}],
         "merges": {"count": 10, "missed": 10},
+        "faults": [],
         "published": [],
         "aborted": None,
         "schedule": None,

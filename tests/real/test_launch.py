@@ -124,6 +124,14 @@ def test_the_real_block_shortens_the_run() -> None:
         ({"peers__gpus": 2, "peers__gpu_link": 1e11}, "peers.gpus 2"),
         ({"merge": {"every": 60.0}}, "merge needs the queue-driven schedule"),
         ({"churn": {"up": 60.0, "down": 10.0}}, "churn and faults"),
+        (
+            {"pipeline__schedule": {"kind": "queue"}, "churn": {"windows": [{"at": 1.0, "for": 1.0, "notice": 0.5}]}},
+            "churn with notice",
+        ),
+        (
+            {"pipeline__schedule": {"kind": "queue"}, "merge": {"every": 60.0, "algorithm": "ring"}},
+            "merge.algorithm: hardware merges by IOTA's butterfly",
+        ),
         ({"pipeline__schedule": {"kind": "queue"}, "real__transport": "gloo"}, "queues run over tcp"),
         ({"pipeline__schedule": {"kind": "queue"}, "real__checkpoint": "x"}, "real.checkpoint is for a fixed batch"),
         ({"pipeline__schedule": {"kind": "queue"}, "real__compile": True}, "real.compile is for a fixed batch"),

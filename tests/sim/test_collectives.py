@@ -24,6 +24,7 @@ CLOSED_FORMS: dict[str, Callable[[int, float, float, float], float]] = {
     "sharded-ps": lambda n, b, r, d: 2 * ((n - 1) / n * b / r + d),
     "central-ps": lambda n, b, r, d: 2 * ((n - 1) * b / r + d),
     "gather": lambda n, b, r, d: n * b / r + 2 * d,
+    "all-to-all": lambda n, b, r, d: (n - 1) * b / r + d,
 }
 ALL_BYTES: dict[str, Callable[[int, float], float]] = {
     "ring": lambda n, b: 2 * (n - 1) * b,
@@ -31,6 +32,7 @@ ALL_BYTES: dict[str, Callable[[int, float], float]] = {
     "sharded-ps": lambda n, b: 2 * (n - 1) * b,
     "central-ps": lambda n, b: 2 * (n - 1) * b,
     "gather": lambda n, b: n * b,
+    "all-to-all": lambda n, b: n * (n - 1) * b,
 }
 SHAPES: dict[str, Any] = {
     "count": st.integers(1, 9),
@@ -99,6 +101,7 @@ SENT: dict[str, list[float]] = {
     "sharded-ps": [7.5e6] * 4,
     "central-ps": [15e6, 5e6, 5e6, 5e6],
     "gather": [5e6] * 4,
+    "all-to-all": [15e6] * 4,
 }
 RECEIVED = SENT | {"gather": [15e6] * 4}
 

@@ -62,6 +62,12 @@ SCENARIOS = st.fixed_dictionaries(
                     "down": st.just({"dist": "exponential", "mean": 4.0}),
                 }
             ),
+            st.fixed_dictionaries(
+                {
+                    "bulk": st.just({"of": "replica", "rate_per_hour": 300.0, "mean_size": 2.0, "down": 3.0}),
+                    "windows": st.just([{"at": 0.0, "for": 2.0, "every": 9.0, "stagger": 1.0}]),
+                }
+            ),
         ),
         "run": st.fixed_dictionaries(
             {"duration": st.sampled_from([20.0, 45.0]), "trace": st.just("full"), "seed": st.integers(0, 99)}
@@ -125,7 +131,7 @@ def test_the_same_seed_gives_the_same_run_to_the_bit(quiet: Make, changes: dict[
 
 def used(ledger: Ledger, stages: int) -> int:
     microbatch = ledger.create()
-    ledger.open[microbatch].num_applied = stages
+    ledger.open[microbatch].used = (1 << stages) - 1
     return microbatch
 
 

@@ -14,10 +14,15 @@ import yaml
 
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply, load, to_yaml
+from orionbed.scenario.churn import Bulk, Diurnal, Flapping, Liquid
 from orionbed.scenario.emulation import Emulator
+from orionbed.scenario.groups import Group
 from orionbed.scenario.hardware import Real
-from orionbed.scenario.keys import members
+from orionbed.scenario.keys import members, names_of
 from orionbed.scenario.layout import Measured
+from orionbed.scenario.merging import Codec, Deadline
+from orionbed.scenario.network import Relay
+from orionbed.scenario.orchestrator import BridgeBlock, Kick, Orchestrator, Store, Trigger
 from orionbed.scenario.schedules import Boundary, Schedule
 from orionbed.scenario.sections import Sync
 from orionbed.schedule.text import to_csv
@@ -66,6 +71,27 @@ BASE: dict[str, Any] = {
     "uncertain": {},
 }  # fmt: skip
 
+# Parts of `churn` that do something within seconds.
+FLAPPING = {"up": {"dist": "exponential", "mean": 12.0}, "down": 1.0}
+BULK = {"of": "stage", "rate_per_hour": 300.0, "down": 2.0}
+WINDOW = {"at": 4.0, "for": 2.0}
+LIQUID = {"market": 1.25, "repriced_every": 2.0, "reverts_in": 10.0}
+DIURNAL = {"available_from": 86380.0, "available_until": 25.0}
+PARTS = {"flapping": FLAPPING, "bulk": BULK, "windows": [WINDOW], "liquid": LIQUID, "diurnal": DIURNAL}
+
+# The same six peers in two groups of different GPUs.
+GROUPS: list[dict[str, Any]] = [
+    {"name": "large", "count": 3, "gpu": "a100-80gb", "sites": {"virginia": 2, "ohio": 1}},
+    {"name": "small", "count": 3, "gpu": "rtx-4090-24gb", "sites": {"ohio": 1, "oregon": 2}},
+]
+IN_GROUPS: dict[str, Any] = {"peers.gpu": None, "peers.sites": None, "peers.groups": GROUPS}
+NATTED: dict[str, Any] = {"network.nat.natted": 1.0, "network.nat.punch": 0.0}
+
+
+def _small_group(**changes: Any) -> dict[str, Any]:
+    return {"peers.groups": [GROUPS[0], GROUPS[1] | changes]}
+
+
 CHANGES: dict[str, Any] = {
     "model.layers": 9,
     "model.hidden": 512,
@@ -105,11 +131,64 @@ CHANGES: dict[str, Any] = {
     "pipeline.schedule.poll_loop": 0.02,
     "pipeline.schedule.poll_empty": 0.03,
     "pipeline.schedule.poll_full": 0.3,
+    "pipeline.schedule.via": "object-storage",
+    "pipeline.schedule.store.request": 0.5,
+    "pipeline.schedule.store.poll_every": 2.0,
+    "pipeline.schedule.store.timeout": 0.02,
+    "pipeline.schedule.retry.backoff": 1.0,
+    "pipeline.schedule.retry.backoff_cap": 0.6,
+    "pipeline.schedule.retry.push_timeout": 0.2,
+    "pipeline.schedule.retry.drop_after": 0.1,
+    "pipeline.schedule.retry.backward": True,
+    "pipeline.schedule.retry.concurrent": 1,
+    "pipeline.schedule.knowledge": {},
+    "pipeline.schedule.knowledge.poll_every": 0.4,
+    "pipeline.schedule.knowledge.keep_alive_every": 1.0,
+    "pipeline.schedule.knowledge.evict_after": 8.0,
+    "pipeline.schedule.knowledge.delay": 0.5,
+    "orchestrator": {},
+    "orchestrator.request": 1.0,
+    "orchestrator.speed_test": 5e6,
+    "orchestrator.failure": 0.5,
+    "orchestrator.assign": "poorest",
+    "orchestrator.warm_up": 1,
+    "orchestrator.share_optimizer_state": True,
+    "orchestrator.backoff": 1.0,
+    "orchestrator.backoff_cap": 2.0,
+    "orchestrator.backoff_jitter": 0.5,
+    "orchestrator.kick": {"policy": "bottom-n"},
+    "orchestrator.kick.policy": "threshold",
+    "orchestrator.kick.number": 2,
+    "orchestrator.kick.below": 0.99,
+    "orchestrator.kick.for": 5.0,
+    "orchestrator.trigger": {},
+    "orchestrator.trigger.share": 0.3,
+    "orchestrator.trigger.backwards": 15,
+    "orchestrator.trigger.check_every": 2.0,
+    "orchestrator.timeout": 7.0,
     "peers.gpu": None,
     "peers.gpus": 2,
     "peers.gpu_link": 1e9,
     "peers.sequence_parallel": True,
     "peers.overlap_collectives": False,
+    "peers.groups": IN_GROUPS,
+    "peers.groups.name": _small_group(name="other"),
+    "peers.groups.count": {
+        "peers.groups": [GROUPS[0] | {"count": 2, "sites": "ohio"}, GROUPS[1] | {"count": 4, "sites": "ohio"}]
+    },
+    "peers.groups.gpu": _small_group(gpu="l4-24gb"),
+    "peers.groups.sites": _small_group(sites="ohio"),
+    "peers.groups.speed": _small_group(speed=0.5),
+    "peers.groups.efficiency": _small_group(efficiency=0.3),
+    "peers.groups.kernel_scale": _small_group(kernel_scale=0.5),
+    "peers.groups.overhead": _small_group(overhead=0.1),
+    "peers.groups.links": _small_group(links="home-us-2022"),
+    "peers.groups.uplink": _small_group(uplink=1e7),
+    "peers.groups.downlink": _small_group(downlink=1e7),
+    "peers.groups.correlation": _small_group(correlation=-0.9),
+    "peers.groups.natted": _small_group(natted=1.0),
+    "peers.groups.price": _small_group(price=0.3),
+    "peers.assignment": "balanced",
     "peers.measured": {"forward": 0.05, "input_gradient": 0.06, "weight_gradient": 0.02},
     "peers.measured.forward": [0.05, 0.07, 0.05],
     "peers.measured.input_gradient": 0.08,
@@ -146,6 +225,12 @@ CHANGES: dict[str, Any] = {
     "network.site_uplink": 5e6,
     "network.site_downlink": 5e6,
     "network.wan": 3e6,
+    "network.nat.natted": 1.0,
+    "network.nat.punch": 1.0,
+    "network.nat.relay.rate": 1e6,
+    "network.nat.relay.delay": 0.3,
+    "network.nat.relay.site": "oregon",
+    "network.nat.relay.capacity": 2e6,
     "network.storage.delay": 0.2,
     "network.storage.streams": 1,
     "network.storage.rate": 2e6,
@@ -156,6 +241,32 @@ CHANGES: dict[str, Any] = {
     "merge.quorum_floor": 1.0,
     "merge.compute": 2.0,
     "merge.timeout": 1.0,
+    "merge.algorithm": "ring",
+    "merge.via": "object-storage",
+    "merge.partitions": "pairs",
+    "merge.group_size": 2,
+    "merge.rounds": 3,
+    "merge.codec.kind": {"merge.codec": {"kind": "int8"}},
+    "merge.codec.encode": 0.5,
+    "merge.codec.decode": 0.5,
+    "merge.codec.keep": 256,
+    "merge.codec.chunk": 512,
+    "merge.codec.bits": 8,
+    "merge.codec.share": 0.5,
+    "merge.outer": "none",
+    "merge.fragments": 2,
+    "merge.overlap": True,
+    "merge.flush": False,
+    "merge.deadline.kind": {"merge.deadline": {"kind": "all"}},
+    "merge.deadline.wait": 0.4,
+    "merge.deadline.k": 0.2,
+    "merge.deadline.after": 1.0,
+    "merge.deadline.quorum": 0.2,
+    "merge.deadline.grace": 0.1,
+    "merge.failure": 0.5,
+    "merge.failure_timeout": 0.5,
+    "merge.coverage_floor": 1.0,
+    "merge.attempts": 1,
     "sync": {"algorithm": "ring"},
     "sync.algorithm": "gather",
     "sync.every": 2,
@@ -168,7 +279,51 @@ CHANGES: dict[str, Any] = {
     "churn": "none",
     "churn.up": 30.0,
     "churn.down": 9.0,
+    "churn.preset": "hardware-llama3",
+    "churn.flapping": FLAPPING,
+    "churn.flapping.who": "replica:0",
+    "churn.flapping.share": 0.4,
+    "churn.flapping.up": 7.0,
+    "churn.flapping.down": 3.0,
+    "churn.bulk": BULK,
+    "churn.bulk.of": "all",
+    "churn.bulk.rate_per_hour": 900.0,
+    "churn.bulk.mean_size": 1.1,
+    "churn.bulk.share": 0.5,
+    "churn.bulk.down": 3.0,
+    "churn.bulk.notice": 20.0,
+    "churn.trace": None,
+    "churn.windows": [WINDOW],
+    "churn.windows.0.at": 8.0,
+    "churn.windows.0.for": 3.0,
+    "churn.windows.0.every": 15.0,
+    "churn.windows.0.who": "stage:1",
+    "churn.windows.0.stagger": 0.5,
+    "churn.windows.0.notice": 1.5,
+    "churn.liquid": LIQUID,
+    "churn.liquid.who": "replica:1",
+    "churn.liquid.share": 0.4,
+    "churn.liquid.pay": 1.6,
+    "churn.liquid.market": 1.7,
+    "churn.liquid.sigma": 0.6,
+    "churn.liquid.reverts_in": 60.0,
+    "churn.liquid.spread": 0.5,
+    "churn.liquid.repriced_every": 3.0,
+    "churn.diurnal": DIURNAL,
+    "churn.diurnal.who": "site:ohio",
+    "churn.diurnal.available_from": 5.0,
+    "churn.diurnal.available_until": 15.0,
+    "churn.diurnal.jitter": 5.0,
+    "churn.diurnal.attendance": 0.3,
+    "churn.diurnal.starts_at": 5.0,
+    "churn.diurnal.utc_offset": {"ohio": 10.0},
+    "recovery.in_flight": "resend",
+    "recovery.detect": 3.0,
+    "recovery.reconfigure": 2.0,
+    "recovery.redundant": 0.0,
     "faults.list": [{"id": "k1", "at": "1 min", "kind": "crash", "target": "peer:s01r0"}],
+    "faults.seed": 5,
+    "faults.heal_at": 40.0,
     "datacenter.link": 1e8,
     "datacenter.delay": 0.01,
     "datacenter.recompute": "full",
@@ -178,6 +333,7 @@ CHANGES: dict[str, Any] = {
     "cost.egress_per_gb": 0.2,
     "cost.storage_egress_per_gb": 0.2,
     "cost.datacenter_gpu_hour": 5.0,
+    "cost.pay_absent": False,
     "cost.prices_as_of": "2027-01",
     "run.tokens": 5_000.0,
     "run.duration": 60.0,
@@ -195,23 +351,99 @@ FIXED = {"pipeline.schedule": {"kind": "1f1b", "microbatches": 6}, "merge": "non
 SYNCED = FIXED | {"sync": {"algorithm": "ring"}}
 LOCAL = FIXED | {"sync": {"algorithm": "ring", "every": 4}}
 OPPORTUNISTIC = {"pipeline.schedule": {"kind": "opportunistic", "microbatches": 6}}
+THREE = {"pipeline.stages": 2, "pipeline.replicas": 3}
 MEASURED = {"peers.measured": {"forward": 0.05, "input_gradient": 0.06, "weight_gradient": 0.02}}
 
+HASTY = {"pipeline.schedule.retry.push_timeout": 0.4, "pipeline.schedule.attempts": 5, "churn.up": 8.0}
+STORED = {"pipeline.schedule.via": "object-storage"}
+BRIDGED = {"pipeline.schedule.knowledge": {"keep_alive_every": 2.0, "poll_every": 1.0, "evict_after": 20.0}}
+ORCHESTRATED = {"orchestrator": {"speed_test": 1e6}}
+RESET = {"orchestrator": {"speed_test": 1e6, "failure": 0.5, "backoff": 3.0}}
+KICKED = {"churn": "none", "orchestrator": {"speed_test": 1e6, "kick": {"policy": "bottom-n"}}}
+THRESHOLD = {"churn": "none", "orchestrator": {"speed_test": 1e6, "kick": {"policy": "threshold", "below": 0.1}}}
+TRIGGERED = {"churn": "none", "orchestrator": {"speed_test": 1e6, "trigger": {"backwards": 5, "check_every": 1.0}}}
+NEVER = {"speed_test": 1e6, "trigger": {"backwards": 10**6}, "timeout": 10.0}
+IMPATIENT = {"churn": "none", "orchestrator": NEVER}
+
+RING = {"merge.algorithm": "ring", "churn": "none"}
+GATHER = {"merge.algorithm": "gather"}
+SILENT = {"merge.failure": 0.4, "merge.failure_timeout": 2.0, "churn": "none"}
+
 # What must hold for a key to matter.
+SLOW = {"id": "s1", "at": 20.0, "kind": "slow", "target": {"pick": "one", "of": "*"}, "compute_factor": 9.0}
 FIRST: dict[str, dict[str, Any]] = {
+    "recovery.detect": {"recovery.in_flight": "resend"},
+    "recovery.reconfigure": {"recovery.in_flight": "iteration"},
+    "recovery.redundant": {"recovery.in_flight": "neighbour"},
+    "faults.seed": {"faults.list": [SLOW]},
+    "faults.heal_at": {"faults.list": [SLOW]},
     "model.positions": {"model.block": "gpt"},
     "model.attention": {"model.block": "gpt"},
     "pipeline.schedule.chunks": {"pipeline.schedule": {"kind": "interleaved-1f1b", "microbatches": 6, "chunks": 2}},
     "pipeline.schedule.memory_limit": OPPORTUNISTIC,
     "pipeline.schedule.split_backward": OPPORTUNISTIC,
+    **{f"pipeline.schedule.store.{name}": STORED for name in Store.model_fields},
+    "pipeline.schedule.retry.backward": HASTY,
+    "pipeline.schedule.retry.backoff_cap": {"pipeline.schedule.retry.backoff": 1.0},
+    **{f"pipeline.schedule.knowledge.{name}": BRIDGED for name in BridgeBlock.model_fields},
+    **{f"orchestrator.{name}": ORCHESTRATED for name in Orchestrator.model_fields},
+    **{f"orchestrator.backoff{end}": RESET for end in ("", "_cap", "_jitter")},
+    **{f"orchestrator.kick.{name}": KICKED for name in names_of(Kick)},
+    "orchestrator.kick.below": THRESHOLD,
+    **{f"orchestrator.trigger.{name}": TRIGGERED for name in Trigger.model_fields},
+    "orchestrator.timeout": IMPATIENT,
     "peers.gpu_link": {"peers.gpus": 2},
     "peers.sequence_parallel": {"peers.gpus": 2},
     "peers.overlap_collectives": {"peers.gpus": 2},
+    **{f"peers.groups.{name}": IN_GROUPS for name in Group.model_fields},
+    "peers.groups.natted": IN_GROUPS | {"network.nat.punch": 0.0},
+    "peers.assignment": IN_GROUPS,
+    "network.nat.natted": {"network.nat.punch": 0.0},
+    "network.nat.punch": NATTED,
+    **{f"network.nat.relay.{name}": NATTED for name in Relay.model_fields},
     "peers.measured.forward": MEASURED,
     "peers.measured.input_gradient": MEASURED,
     "peers.measured.weight_gradient": MEASURED,
     "network.transport.synchronous": FIXED,
     "peers.rebalance_every": {"peers.rejoin": "random"},
+    "churn.preset": {"churn": {"preset": "marketplace"}, "run.duration": 280.0},
+    **{
+        key: {"churn": {key.split(".")[1]: PARTS[key.split(".")[1]]}, "run.duration": 40.0}
+        for key in CHANGES
+        if key.startswith("churn.") and key.split(".")[1] in PARTS and key.count(".") > 1
+    },
+    "churn.bulk.mean_size": {"churn": {"bulk": BULK | {"of": "all"}}, "run.duration": 40.0},
+    "cost.pay_absent": {"churn": {"windows": [WINDOW]}},
+    "merge.via": RING,
+    # With three peers of a stage both schemes leave the same, whoever is silent.
+    "merge.partitions": SILENT
+    | {
+        "pipeline.stages": 1,
+        "pipeline.replicas": 8,
+        "peers.sites": {"virginia": 8, "ohio": 0, "oregon": 0},
+        "network.uplink": 1e9,
+        "network.downlink": 1e9,
+        "network.transport": {"window": 1e9},
+        "merge.deadline": {"kind": "fixed", "wait": 2.0},
+        "merge.every": 6.0,
+    },
+    "merge.group_size": THREE | {"merge.algorithm": "grouped", "churn": "none"},
+    "merge.rounds": RING | {"merge.algorithm": "grouped"},
+    "merge.codec.encode": RING | {"merge.codec": {"kind": "int8"}},
+    "merge.codec.decode": RING | {"merge.codec": {"kind": "int8"}},
+    "merge.codec.keep": GATHER | {"merge.codec": {"kind": "sparse"}},
+    "merge.codec.chunk": GATHER | {"merge.codec": {"kind": "sparse"}},
+    "merge.codec.bits": GATHER | {"merge.codec": {"kind": "sparse"}},
+    "merge.codec.share": {"merge.codec": {"kind": "sparta"}},
+    "merge.overlap": RING,
+    "merge.deadline.wait": {"merge.deadline": {"kind": "fixed", "wait": 1.0}},
+    "merge.deadline.k": {"merge.deadline": {"kind": "mad", "k": 3.0}},
+    "merge.deadline.after": {"merge.deadline": {"kind": "mad", "k": 0.5}},
+    "merge.deadline.quorum": {"merge.deadline": {"kind": "quorum-grace", "grace": 0.2}},
+    "merge.deadline.grace": {"merge.deadline": {"kind": "quorum-grace"}},
+    "merge.failure_timeout": RING | SILENT,
+    "merge.coverage_floor": SILENT | {"merge.failure": 0.7, "merge.deadline": {"kind": "fixed", "wait": 3.0}},
+    "merge.attempts": RING | SILENT,
     "sync": FIXED,
     "sync.algorithm": SYNCED,
     "sync.every": SYNCED,
@@ -228,15 +460,11 @@ FIRST: dict[str, dict[str, Any]] = {
 ELSEWHERE = {
     "name": "names the run, not what happens in it",
     "model.optimizer.name": "a label for the reader; memory and time have keys of their own",
-    "merge.algorithm": "one choice so far",
-    "merge.via": "one choice so far",
     "run.samples_horizon": "used by run --samples, tested with it",
     "report.uplinks": "used by the bandwidth curve, tested with it",
     "report.horizon": "used by the bandwidth curve, tested with it",
     "provenance": "prose; shown among the assumptions",
     "uncertain": "drawn from by run --samples, tested with it",
-    "faults.seed": "for the backends that inject faults, tested with their resolution",
-    "faults.heal_at": "for the backends that inject faults, tested with their resolution",
     **{f"emulator.{name}": "for the emulator, tested with it" for name in Emulator.model_fields},
     **{f"real.{name}": "for the real backend, tested with it" for name in Real.model_fields},
 }
@@ -312,11 +540,13 @@ def test_a_bandwidth_trace_changes_the_result(base: tuple[Scenario, Path], tmp_p
     assert outcome(str(changed)) != outcome(str(path))
 
 
-def test_faults_are_said_not_to_be_modelled(base: tuple[Scenario, Path], tmp_path: Path) -> None:
+def test_a_churn_trace_changes_the_result(base: tuple[Scenario, Path], tmp_path: Path) -> None:
+    scenario, path = base
+    trace = tmp_path / "churn.csv"
+    trace.write_text("t,peer,state\n5,s00r0,down\n9,s00r0,up\n")
     changed = tmp_path / "changed.yaml"
-    changed.write_text(to_yaml(apply(base[0], {"faults": CHANGES["faults.list"]})))
-    warnings = json.loads(outcome(str(changed)))[0]["warnings"]
-    assert any(entry["code"] == "not-modelled" and "faults" in entry["message"] for entry in warnings)
+    changed.write_text(to_yaml(apply(scenario, {"churn.trace": str(trace)})))
+    assert outcome(str(changed)) != outcome(str(path))
 
 
 def keys_of(block: Any, prefix: str = "") -> Iterator[str]:
@@ -334,13 +564,18 @@ def choices(prefix: str, block: Any) -> Iterator[str]:
     for kind in members(block):
         for inner in getattr(kind, "__args__", ()):
             yield from choices(prefix, inner)
-        for name in getattr(kind, "model_fields", ()):
+        for name in names_of(kind) if hasattr(kind, "model_fields") else ():
             yield f"{prefix}.{name}"
 
 
 def test_the_table_names_every_key_of_the_schema(base: tuple[Scenario, Path]) -> None:
     optional = {
         "pipeline.schedule": Schedule, "pipeline.boundary": Boundary, "peers.measured": Measured, "sync": Sync,
+        "merge.codec": Codec, "merge.deadline": Deadline,
+        "peers.groups": Group,
+        "pipeline.schedule.knowledge": BridgeBlock, "orchestrator": Orchestrator, "orchestrator.kick": Kick,
+        "orchestrator.trigger": Trigger,
+        "churn.flapping": Flapping, "churn.bulk": Bulk, "churn.liquid": Liquid, "churn.diurnal": Diurnal,
     }  # fmt: skip
     keys = {*keys_of(base[0]), *(key for prefix, block in optional.items() for key in choices(prefix, block))}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orionbed import waterfall
-from orionbed.butterfly import butterfly_bytes
+from orionbed.merging.butterfly import butterfly_bytes
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, load
 from orionbed.tracing import CAUSE_BENCHED

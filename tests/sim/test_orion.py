@@ -17,8 +17,9 @@ ORION = sorted(path.stem for path in Path("scenarios").glob("orion-*.yaml"))
 
 def test_all_reference_scenarios_are_here() -> None:
     assert ORION == [
-        "orion-1.5b", "orion-100b", "orion-100b-datacenter", "orion-100b-fitted", "orion-100b-uncompressed",
-        "orion-15b",
+        "orion-1.5b", "orion-100b", "orion-100b-datacenter", "orion-100b-fitted", "orion-100b-orchestrated",
+        "orion-100b-uncompressed",
+        "orion-15b", "orion-1t", "orion-45b",
     ]  # fmt: skip
 
 

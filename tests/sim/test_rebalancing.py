@@ -132,7 +132,7 @@ def test_nobody_sends_to_the_place_that_a_peer_has_left(
     send = engine.network.send
 
     def watched(source: int, target: int, size: float, deliver: Any, arg: Any = None) -> Any:
-        if deliver == engine._arrive and arg[0] == "F":
+        if deliver == engine.arrive and arg[0] == "F":
             sent_to.append((engine.peers[source].stage, engine.peers[target].stage, target))
         return send(source, target, size, deliver, arg)
 

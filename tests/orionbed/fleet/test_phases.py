@@ -16,7 +16,7 @@ from orionbed.fleet.record import Record
 from orionbed.fleet.supervising import Limits
 from orionbed.plan import make_plan
 from orionbed.scenario import apply, load
-from orionbed.scenario.sections import Merge
+from orionbed.scenario.merging import Merge
 
 BEGAN_S = 1000.0
 Happenings = list[tuple[float, Callable[[], object]]]

@@ -58,6 +58,20 @@ def test_the_last_second_that_a_life_told_of_is_that_of_its_account_or_of_its_jo
     assert record.lives[0, 0].heard_s == 9.0
 
 
+def test_a_peer_lost_again_before_it_said_that_it_was_back_was_away_all_along() -> None:
+    record = Record(1)
+    report(record, 0, 8.0, "idle")
+    record.reasons[0] = "flapping"
+    record.enter(entry(8.0, "crashed"))
+    record.enter(entry(20.0, "crashed", life=1))
+    record.enter(entry(25.0, "returned", life=2))
+    report(record, 0, 30.0, life=2, born_s=25.0)
+    record.close(30.0, {0}, 1)
+    assert seconds(record) == pytest.approx(30.0)
+    assert spent(record, tracing.CAUSE_DOWN) == 17.0
+    assert record.marks == [Mark(8.0, 25.0, "down", 0, "flapping")]
+
+
 def test_a_peer_that_does_not_return_is_down_to_the_end() -> None:
     record = Record(1)
     report(record, 0, 8.0, "idle")

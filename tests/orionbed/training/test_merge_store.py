@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orionbed.butterfly import butterfly_bytes
+from orionbed.merging.butterfly import butterfly_bytes
 from orionbed.training.merge import PeerMerge
 from orionbed.training.store import StoreLoop
 

@@ -95,6 +95,12 @@ def test_a_long_operation_goes_through_several_pauses() -> None:
     assert ailing(*pauses).end_s(9.0, 4.0) == 19.0
 
 
+def test_pauses_that_overlap_count_once() -> None:
+    pauses = (fault("pause", 10.0, 20.0), fault("pause", 15.0, 25.0), fault("pause", 12.0, 13.0))
+    assert ailing(*pauses).end_s(8.0, 5.0) == 28.0
+    assert ailing(*pauses).end_s(16.0, 5.0) == 30.0
+
+
 def test_nothing_is_noticed_during_a_pause() -> None:
     paused = ailing(fault("pause", 10.0, 15.0), fault("pause", 15.0, 20.0))
     assert [paused.awake_s(at_s) for at_s in (9.9, 10.0, 14.9, 15.0, 20.0)] == [9.9, 20.0, 20.0, 20.0, 20.0]

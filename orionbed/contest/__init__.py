@@ -1,0 +1,1 @@
+"""The routing contest: which rule sends activations through unreliable miners fastest."""

@@ -1,0 +1,1 @@
+"""Sweeps: one scenario many times, with a few of its keys varied and everything else, chance included, the same."""
