@@ -111,6 +111,9 @@ def _recovery(sections: Sections) -> Iterator[Issue]:
     if policy != "drop" and not isinstance(merge, str) and not merge.flush:
         text = f"{policy} needs merges that flush the pipeline; write merge.flush: true, or drop"
         yield Issue(("recovery", "in_flight"), text)
+    if policy == "local-steps" and not isinstance(merge, str) and merge.overlap:
+        text = "local-steps needs merges that stop the training; write merge.overlap: false, or another policy"
+        yield Issue(("recovery", "in_flight"), text)
     if policy in _BY_NEIGHBOURS and sections["pipeline"].stages < 2:
         yield Issue(("recovery", "in_flight"), f"{policy} needs a stage before the lost one; use two stages or more")
 

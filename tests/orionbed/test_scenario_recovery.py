@@ -42,6 +42,11 @@ def test_only_drop_goes_with_merges_that_leave_the_pipeline_full() -> None:
         apply(load("minimal"), kept | {"recovery.in_flight": "resend"})
 
 
+def test_local_steps_end_with_a_merge_that_stops_everybody() -> None:
+    with pytest.raises(ScenarioError, match="local-steps needs merges that stop the training"):
+        apply(load("minimal"), {"merge.algorithm": "ring", "merge.overlap": True, "recovery.in_flight": "local-steps"})
+
+
 @pytest.mark.parametrize("policy", ["neighbour", "skip-stage"])
 def test_one_stage_has_no_neighbour(policy: str) -> None:
     one = {"pipeline.stages": 1, "pipeline.replicas": 2, "peers.sites": {"virginia": 1, "ohio": 1, "california": 0}}
