@@ -4,7 +4,6 @@ from math import isfinite
 
 from orionbed import tracing
 from orionbed.absences import LIFETIME, Absences
-from orionbed.account import CAUSE_OF_STATUS
 from orionbed.results import Mark
 from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from sim.engine import Engine
@@ -79,11 +78,6 @@ class Churn:
     def _leave(self, peer: SimPeer, reason: str) -> None:
         engine = self._engine
         self._left[peer.index] = (engine.clock.now, reason)
-        if engine.holds_work(peer):
-            engine.crash(peer)
-        else:
-            engine.network.cancel_peer(peer.index)
-            peer.charge(CAUSE_OF_STATUS[peer.status], engine.clock.now)
-            peer.status = "down"
+        engine.lose(peer)
         if self._merging is not None:
             self._merging.lost(peer)

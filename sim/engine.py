@@ -11,7 +11,6 @@ from typing import Protocol
 from simpy.core import StopSimulation
 
 from orionbed import tracing
-from orionbed.account import CAUSE_OF_STATUS
 from orionbed.ledger import Ledger
 from orionbed.plan import Plan
 from orionbed.results import Mark
@@ -109,7 +108,7 @@ class Engine:
             return
         if peer.status == "training" or self.recovery.holds_back(peer):
             return
-        peer.charge(CAUSE_OF_STATUS[peer.status], self.clock.now)
+        peer.charge_status(self.clock.now)
         peer.status = "training"
         peer.waiting_for_first = True
         if self.is_queue_driven:
@@ -374,6 +373,15 @@ class Engine:
             peer.charge(tracing.CAUSE_MERGE_WAIT, self.clock.now)
         self.recovery.crash(peer)
 
+    def lose(self, peer: SimPeer) -> None:
+        """Take `peer` away at once, whatever it does."""
+        if self.holds_work(peer):
+            self.crash(peer)
+            return
+        self.network.cancel_peer(peer.index)
+        peer.charge_status(self.clock.now)
+        peer.status = "down"
+
     def end_training(self) -> None:
         """End the training phase for everybody: queues, caches and messages in flight are flushed."""
         self.recovery.before_merge()
@@ -396,4 +404,4 @@ class Engine:
             elif peer.status == "training" and peer.idle:
                 self.charge_idle(peer, now)
             else:
-                peer.charge(CAUSE_OF_STATUS[peer.status], now)
+                peer.charge_status(now)

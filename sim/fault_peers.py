@@ -3,7 +3,6 @@
 from math import isfinite
 
 from orionbed import tracing
-from orionbed.account import CAUSE_OF_STATUS
 from orionbed.fault_effects import clock_offset_s, compute_factor, end_of
 from orionbed.faults import ResolvedFault
 from orionbed.results import Mark
@@ -117,12 +116,7 @@ class PeerFaults:
             return
         engine, tally = self._engine, self._tallies[fault.id]
         destroyed_bytes, dropped = engine.network.bytes_destroyed, engine.ledger.dropped
-        if engine.holds_work(peer):
-            engine.crash(peer)
-        else:
-            engine.network.cancel_peer(peer.index)
-            peer.charge(CAUSE_OF_STATUS[peer.status], engine.clock.now)
-            peer.status = "down"
+        engine.lose(peer)
         if self._merging is not None:
             self._merging.lost(peer)
         self._away[peer.index] = (fault, engine.clock.now)

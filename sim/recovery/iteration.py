@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from orionbed.account import CAUSE_OF_STATUS
 from sim.recovery.dropping import Recovery
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Iteration(Recovery):
         peer.status = "reconfiguring"
 
     def _charge(self, peer: SimPeer) -> None:
-        peer.charge(CAUSE_OF_STATUS[peer.status], self.engine.clock.now)
+        peer.charge_status(self.engine.clock.now)
 
     def holds_back(self, peer: SimPeer) -> bool:
         """Let a peer that comes during the pause wait for its end."""
