@@ -46,6 +46,8 @@ LABELS: Final[Mapping[str, str]] = {
     "merges.mean_s": "length of a merge",
     "merges.bytes_up_per_peer": "upload per peer and merge",
     "merges.bytes_down_per_peer": "download per peer and merge",
+    "merges.covered": "share of weights averaged by a merge",
+    "churn.availability": "share of the time that peers were there",
     "syncs.count": "syncs of replicas",
     "syncs.mean_s": "length of a sync",
     "syncs.bytes_per_peer_and_step": "sync traffic per peer and step",
@@ -104,6 +106,7 @@ def is_fraction(key: str) -> bool:
     return (
         (group in ("mfu", "hfu", "mfu_with_attention", "waterfall") and last not in ("peak_window_s", "peak_start_s"))
         or last in ("relative_speed", "mfu", "mean_uplink_utilisation", "applied_share", "share", "bubble", "gain")
+        or key in ("merges.covered", "churn.availability")
         or key.startswith("mfu_")
     )
 

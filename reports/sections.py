@@ -137,23 +137,6 @@ def slowest_peers(run: Run) -> list[dict[str, str]]:
     ]
 
 
-def traffic(run: Run) -> list[Line]:
-    """Return what went over the network and what merges and departures did."""
-    lines = [
-        _line(run, "all traffic", "network.bytes_total", "everything peers sent"),
-        _line(run, "stage boundaries", "network.bytes_boundary", "activations and their gradients"),
-        _line(run, "merges", "network.bytes_merge", "to the object store and back"),
-        *_syncs(run),
-        _line(run, "read from the object store", "network.bytes_storage_read"),
-        _line(run, "uplinks in use", "network.mean_uplink_utilisation", "of their capacity over the whole run"),
-        _line(run, "merges done", "merges.count", _each(run)),
-        _line(run, "merges missed by a peer", "merges.missed"),
-        _line(run, "departures of peers", "churn.departures", _gpu_hours(run, "churn.down_gpu_s", "down")),
-        _line(run, "time on the bench", "churn.benched_gpu_s", "GPU time of peers set aside by the schedule"),
-    ]
-    return [line for line in lines if line.value != fmt.ABSENT]
-
-
 def ledger(run: Run) -> tuple[list[Line], str]:
     """Return what became of every micro-batch, and the sentence that says whether the account balances."""
     counts = run.get("microbatches")
@@ -197,12 +180,12 @@ def cost(run: Run) -> tuple[list[Line], str]:
     """Return the cost table and the sentence that compares with a datacenter."""
     hours = run.number("cost.gpu_hours")
     lines = [
-        _line(run, "GPUs", "cost.gpu_usd", f"{fmt.number(hours, 0)} GPU-hours" if hours else ""),
-        _line(run, "traffic", "cost.egress_usd", _priced_traffic(run)),
-        _line(run, "whole run", "cost.total_usd"),
-        _line(run, "per million tokens", "cost.usd_per_million_tokens"),
-        _line(run, "per million tokens, GPUs only", "cost.usd_per_million_tokens_gpu_only"),
-        _line(run, "per million tokens in a datacenter", "cost.datacenter_usd_per_million_tokens"),
+        line(run, "GPUs", "cost.gpu_usd", f"{fmt.number(hours, 0)} GPU-hours" if hours else ""),
+        line(run, "traffic", "cost.egress_usd", _priced_traffic(run)),
+        line(run, "whole run", "cost.total_usd"),
+        line(run, "per million tokens", "cost.usd_per_million_tokens"),
+        line(run, "per million tokens, GPUs only", "cost.usd_per_million_tokens_gpu_only"),
+        line(run, "per million tokens in a datacenter", "cost.datacenter_usd_per_million_tokens"),
     ]
     lines = [line for line in lines if line.value != fmt.ABSENT]
     ours, theirs = (
@@ -267,33 +250,11 @@ def _needed(at: dict[tuple[float, str], Any], share: float, boundary: str) -> st
     return "not reached" if value is None else fmt.rate(float(value))
 
 
-def _line(run: Run, label: str, key: str, note: str = "") -> Line:
+def line(run: Run, label: str, key: str, note: str = "") -> Line:
+    """Return a number of the summary as a row."""
     value = run.number(key)
     text = fmt.duration(value) if key.endswith("_gpu_s") else show(key, value)
     return Line(label, text, note)
-
-
-def _each(run: Run) -> str:
-    if not run.number("merges.count"):
-        return ""
-    mean, up, down = (run.number(f"merges.{key}") for key in ("mean_s", "bytes_up_per_peer", "bytes_down_per_peer"))
-    return f"{fmt.duration(mean)} each; {fmt.data(up)} up and {fmt.data(down)} down per peer"
-
-
-def _syncs(run: Run) -> list[Line]:
-    if not run.number("syncs.count"):
-        return []
-    mean, each = run.number("syncs.mean_s"), run.number("syncs.bytes_per_peer_and_step")
-    note = f"{fmt.duration(mean)} each on average; {fmt.data(each)} per peer and step"
-    return [
-        _line(run, "syncs of replicas", "network.bytes_sync", "gradients or weights, every way they go"),
-        _line(run, "syncs done", "syncs.count", note),
-    ]
-
-
-def _gpu_hours(run: Run, key: str, what: str) -> str:
-    seconds = run.number(key)
-    return "" if seconds is None else f"{fmt.number(seconds / 3600, 1)} GPU-hours {what}"
 
 
 def _priced_traffic(run: Run) -> str:

@@ -35,6 +35,7 @@ class Orchestra:
         self.gate: Gate | None = None
         self.num_missed = 0
         self.merges_done = 0
+        self._merged_version = 0
         self.mishaps = Mishaps(self)
         self._phase = ""
         self._progress = progress
@@ -185,6 +186,9 @@ class Orchestra:
         block = self.plan.scenario.merge
         assert not isinstance(block, str)
         supervisor = self.supervisor
+        for peer in supervisor.peers:
+            if peer.status == "merging":  # it is still downloading what the last merge gave, and has nothing to merge
+                peer.status = "benched"
         merging = [peer for peer in supervisor.peers if peer.status == "training"]
         for peer in merging:
             await self._ended(peer)
@@ -204,12 +208,13 @@ class Orchestra:
                 members = {stage: self._merging_at(stage) for stage in range(self.plan.num_stages)}
             for peer in taking:
                 stage = self.plan.peers[peer.index].stage
-                phase = {"t": "phase", "phase": name, "merge": self.epoch, "version": version}
-                peer.tell(phase | {"members": members[stage], "at_s": phase_s})
+                phase = {"t": "phase", "phase": name, "merge": self.epoch, "members": members[stage]}
+                peer.tell(phase | {"base": self._merged_version, "version": version, "at_s": phase_s})
             phase_s = await gate.wait(block)
             self.gate = None
             if name == "upload":
                 self.num_missed += len(gate.pending)
+        self._merged_version = version
         self.record.marks.append(Mark(at_s, phase_s, "merge"))
         for peer in taking:
             peer.version = version

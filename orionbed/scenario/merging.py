@@ -195,7 +195,7 @@ class Merge(Block):
     def only_simulated(self) -> list[str]:
         """Keys with values that the simulator alone knows what to do with; others run the butterfly as it is."""
         usual = Merge(every=self.every)
-        names = ("algorithm", "codec", "outer", "fragments", "overlap", "flush", "failure", "coverage_floor")
+        names = ("algorithm", "codec", "fragments", "overlap", "flush", "failure", "coverage_floor")
         found = [name for name in names if getattr(self, name) != getattr(usual, name)]
         return [*found, *(["deadline"] if self.gate.kind != "relaxing-quorum" and not found else [])]
 

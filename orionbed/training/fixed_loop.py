@@ -108,6 +108,12 @@ class FixedLoop(PeerLoop):
         self._states = {version: self.compute.worker.state()}
         self.on_state(version, self._states[version])
 
+    def work_since(self, version: int) -> int:
+        # By versions, because steps may have been given up, and a process may have begun at any of them.
+        order = self.plan.order
+        assert order is not None
+        return (self.version - version) * order.num_microbatches
+
     def created(self, microbatch: int) -> None:
         super().created(microbatch)
         self._made.setdefault(self.version, []).append(self.number_of(microbatch))

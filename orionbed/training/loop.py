@@ -85,6 +85,7 @@ class PeerLoop:
         self.on_command: Callable[[Header], None] = lambda _what: None
         self.ailments = Ailments(setup.faults, setup.index)
         self._num_applied_steps = 0
+        self._work = 0
         self._durations = durations_of(setup.plan, self.stage, self.me.speed, self.me.hardware)
         self._inputs: dict[tuple[str, int, int], Body] = {}
         self._accumulated: list[tuple[int, int]] = []
@@ -174,8 +175,13 @@ class PeerLoop:
     def take_merged(self, version: int, weights: bytes) -> None:
         """Take over the weights that a merge gave, as a version of the stage."""
         self.compute.load_weights(weights)
+        self._work = 0
         event = "committed" if self.status == "merging" else "adopted"
         self.journal_version(event, version, self.compute.worker.weights_hash())
+
+    def work_since(self, version: int) -> int:  # noqa: ARG002
+        """Return how many micro-batches' gradients the weights have taken in since a merge made this version."""
+        return self._work
 
     def journal_version(self, event: str, version: int, digest: str) -> None:
         """Write down that this stage has come to a version, by itself or from others."""
@@ -335,6 +341,7 @@ class PeerLoop:
     def _apply_step(self) -> None:
         divisor = self.divisor()
         self._num_applied_steps += 1
+        self._work += len({number for _, number in self._accumulated})
         if not self._stepped:
             self.compute.step(divisor)
         self._stepped = False

@@ -1,28 +1,40 @@
 """A peer's part in a merge: upload, merge its slices, download, each on the word of whoever runs the merge."""
 
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from orionbed import tracing
-from orionbed.merging.butterfly import butterfly_bytes, pairs_of, slice_bounds
+from orionbed.merging.butterfly import MergeBytes, butterfly_bytes, pairs_of, slice_bounds
 from orionbed.training.loop import Header
+from orionbed.training.outer import mean_slice, merged_slice
 from orionbed.training.shape import BYTES_PER_VALUE
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from orionbed.scenario.merging import Merge
     from orionbed.training.loop import PeerLoop
 
 PHASES = ("upload", "partitions", "download")
 
 
-class PeerMerge:
-    """Moves real weights through the object store; every pair averages a slice, as `orionbed.merging.butterfly` says.
+@dataclass(slots=True)
+class _Slice:
+    """What a slice is merged from: the members' weights, what they have done for them, and what was before."""
 
-    Phases are told by commands that carry the merge's number, its members at this stage and the second at which the
-    phase begins. A peer that is too late for a phase finds itself in the next.
+    old: bytearray
+    momentum: bytearray
+    rows: list[bytes] = field(default_factory=list)
+    works: list[int] = field(default_factory=list)
+
+
+class PeerMerge:
+    """Moves real weights through the object store; every pair merges a slice, as `orionbed.merging.butterfly` says.
+
+    Phases are told by commands that carry the merge's number, its members at this stage, the versions of the weights
+    before and after it, and the second at which the phase begins. A peer that is too late for a phase finds itself in
+    the next. With the outer optimizer a slice is merged from the members' weights, those before and the momentum. A peer
+    has the old weights, because it began with them; if it was started again since, the store has. Before the first
+    merge they are those that the peer was made with, the same at all replicas.
     """
 
     def __init__(self, loop: "PeerLoop", store: int) -> None:
@@ -33,8 +45,25 @@ class PeerMerge:
         self._phase = ""
         self._began_s = 0.0
         self._merge = -1
-        self._version = -1
+        self._base = self._version = -1
         self._members: list[int] = []
+        self._wanted: list[tuple[str, int]] = []
+        self._old = b"" if isinstance(loop.plan.scenario.merge, str) else loop.compute.weights()
+        self._old_version = 0
+
+    @property
+    def _block(self) -> "Merge":
+        block = self._loop.plan.scenario.merge
+        assert not isinstance(block, str)
+        return block
+
+    @property
+    def _with_momentum(self) -> bool:
+        return self._block.outer == "nesterov"
+
+    def _plan_bytes(self) -> MergeBytes:
+        weight_bytes = float(self._loop.plan.stages[self._loop.stage].weight_bytes)
+        return butterfly_bytes(weight_bytes, max(1, len(self._members)), momentum=self._with_momentum)
 
     def begin(self, command: dict[str, Any]) -> None:
         """Begin a phase."""
@@ -44,17 +73,33 @@ class PeerMerge:
             loop.account.charge(tracing.CAUSE_MERGE_WAIT if in_time else tracing.CAUSE_MERGE_TRANSFER, loop.now_s)
         self._phase = command["phase"]
         self._began_s = loop.now_s
-        self._merge, self._members, self._version = command["merge"], command["members"], command["version"]
-        amounts = butterfly_bytes(float(loop.plan.stages[loop.stage].weight_bytes), max(1, len(self._members)))
+        self._merge, self._members = command["merge"], command["members"]
+        self._base, self._version = command["base"], command["version"]
+        amounts = self._plan_bytes()
         if self._phase == "upload":
-            key = self._key("weights", loop.me.index)
-            self._send({"k": "P", "keys": [key]}, loop.compute.weights(), amounts.gradients_up)
+            body = loop.compute.weights()
+            part = [self._key("weights", loop.me.index), len(body), 0, len(body)]
+            header = {"k": "P", "parts": [part], "work": loop.work_since(self._base)}
+            self._send(header, body, amounts.gradients_up)
         elif self._phase == "partitions":
-            wanted = [[self._key("weights", m), *self._range(part)] for part in self._mine() for m in self._members]
-            self._send({"k": "G", "want": wanted, "bytes": amounts.partitions_down}, b"", 0.0)
+            self._send({"k": "G", "want": self._want(), "bytes": amounts.partitions_down}, b"", 0.0)
         else:
-            wanted = [[self._key("merged", part), *self._range(part)] for part in range(len(self._pairs()))]
-            self._send({"k": "G", "want": wanted, "bytes": amounts.weights_down}, b"", 0.0)
+            want = [[self._key("merged", 0), 0, len(self._old)]]
+            self._send({"k": "G", "want": want, "bytes": amounts.weights_down}, b"", 0.0)
+
+    def _want(self) -> list[Any]:
+        """Return what this peer's slices are merged from."""
+        self._wanted, want = [], []
+        for part in self._mine():
+            names = [("weights", member) for member in self._members]
+            if self._with_momentum:
+                names.append(("momentum", part))
+                if self._old_version != self._base:
+                    names.append(("old", part))
+            for name, number in names:
+                self._wanted.append((name, part))
+                want.append([self._key(name, number), *self._range(part)])
+        return want
 
     def _send(self, header: Header, body: bytes, plan_bytes: float) -> None:
         loop = self._loop
@@ -72,7 +117,7 @@ class PeerMerge:
 
     @cached_property
     def _num_weights(self) -> int:
-        return len(self._loop.compute.weights()) // self._width
+        return len(self._old) // self._width
 
     def _range(self, part: int) -> tuple[int, int]:
         low, high = slice_bounds(self._num_weights, len(self._pairs()), part)
@@ -97,32 +142,41 @@ class PeerMerge:
         if uploading:
             self._done()
         elif self._phase == "partitions":
-            block = loop.plan.scenario.merge
-            assert not isinstance(block, str)
-            merged = self._averaged(body, set(header["there"]))
-            pretended_s = block.compute if loop.hands is None else 0.0  # in real time it has taken what it takes
+            merged = self._merged(body, header["pieces"])
+            pretended_s = self._block.compute if loop.hands is None else 0.0  # in real time it has taken what it takes
             loop.timeline.at(loop.now_s + pretended_s, self._compute_done, (self._merge, merged))
         else:
-            loop.take_merged(self._version, self._completed(body, header["there"]))
+            self._old, self._old_version = self._completed(body, header["pieces"]), self._version
+            loop.take_merged(self._version, self._old)
             self._done()
 
-    def _averaged(self, body: bytes, there: set[int]) -> dict[int, bytes]:
-        """Return each of this peer's slices, averaged over the members whose upload was there, if there was any."""
-        count = len(self._members)
-        merged, at = {}, 0
-        for place, part in enumerate(self._mine()):
+    def _merged(self, body: bytes, pieces: list[Any]) -> dict[int, bytes]:
+        """Return each of this peer's slices after the merge, if any upload was there: weights, then momentum."""
+        slices, at = dict[int, _Slice](), 0
+        for part in self._mine():
             low, high = self._range(part)
-            num_rows = len(there.intersection(range(place * count, (place + 1) * count)))
-            if num_rows:
-                merged[part] = averaged(body[at : at + (high - low) * num_rows], num_rows, self._format)
-            at += (high - low) * num_rows
-        return merged
+            slices[part] = _Slice(bytearray(self._old[low:high]), bytearray(high - low))
+        for number, low, high, work in pieces:
+            name, part = self._wanted[number]
+            values, at = body[at : at + high - low], at + high - low
+            one, begin = slices[part], self._range(part)[0]
+            if name == "weights":
+                one.rows.append(values)
+                one.works.append(work)
+            else:
+                known = one.old if name == "old" else one.momentum
+                known[low - begin : high - begin] = values
+        return {part: self._step(one) for part, one in slices.items() if one.rows}
 
-    def _completed(self, body: bytes, there: list[int]) -> bytes:
-        """Return the merged weights; slices that nobody had are this peer's own."""
-        weights, at = bytearray(self._loop.compute.weights()), 0
-        for part in there:
-            low, high = self._range(part)
+    def _step(self, one: _Slice) -> bytes:
+        if not self._with_momentum:
+            return mean_slice(one.rows, one.works, self._format)
+        return b"".join(merged_slice(one.rows, one.works, one.old, one.momentum, self._merge, self._format))
+
+    def _completed(self, body: bytes, pieces: list[Any]) -> bytes:
+        """Return the stage's weights; what no merge has ever made is as it was at first."""
+        weights, at = bytearray(self._old), 0
+        for _, low, high, _ in pieces:
             weights[low:high] = body[at : at + high - low]
             at += high - low
         return bytes(weights)
@@ -139,25 +193,10 @@ class PeerMerge:
                 tracing.LANE_MERGE, tracing.KIND_AVERAGE, tracing.CAUSE_MERGE_COMPUTE, -1, (began_s, loop.now_s)
             )
         self._began_s = loop.now_s
-        keys = [self._key("merged", part) for part in merged]
-        lengths = [len(part) for part in merged.values()]
-        amounts = butterfly_bytes(float(loop.plan.stages[loop.stage].weight_bytes), max(1, len(self._members)))
-        plan_bytes = amounts.partitions_up if merged else 0.0
-        self._send({"k": "P", "keys": keys, "lengths": lengths}, b"".join(merged.values()), plan_bytes)
+        parts = [[self._key("merged", part), len(body), *self._range(part)] for part, body in merged.items()]
+        plan_bytes = self._plan_bytes().partitions_up if merged else 0.0
+        self._send({"k": "P", "parts": parts, "work": 0}, b"".join(merged.values()), plan_bytes)
 
     def _done(self) -> None:
         phase, self._phase = self._phase, ""
         self._loop.tell({"t": "phase_done", "merge": self._merge, "phase": phase})
-
-
-def averaged(rows: bytes, num_rows: int, number_format: str) -> bytes:
-    """Return the mean of rows of values that lie one behind the other, in their number format."""
-    is_wide = number_format != "bfloat16"
-    values = np.frombuffer(rows, dtype=number_format if is_wide else np.uint16)
-    values = values.reshape(num_rows, len(values) // num_rows)
-    if is_wide:
-        return bytes(values.mean(axis=0).tobytes())
-    # numpy has none, but its bits are the upper half of a float32's; to nearest, ties to even
-    bits: NDArray[np.uint32] = (values.astype(np.uint32) << 16).view(np.float32).mean(axis=0).view(np.uint32)
-    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-    return bytes((rounded >> 16).astype(np.uint16).tobytes())

@@ -14,6 +14,10 @@ Make = Callable[..., Any]
 SIZE = 7
 
 
+def command(phase: str, merge: int, members: list[int]) -> dict[str, Any]:
+    return {"phase": phase, "merge": merge, "base": merge, "version": merge + 1, "members": members}
+
+
 class Stage:
     """The peers of one stage with weights of their own, and a store; `lost` says which messages do not arrive."""
 
@@ -26,10 +30,26 @@ class Stage:
         self.asked: list[tuple[int, str, str, float]] = []
         self._way: list[tuple[int, int, dict[str, Any], bytes, float]] = []
         for index, peer in self.peers.items():
-            peer.numbers.values = 100.0 ** (index % 4) * np.arange(1.0, SIZE + 1.0)
             peer.loop.status = "merging"
             merge = self.merges[index] = PeerMerge(peer.loop, store)
             peer.loop.on_other = merge.arrived
+        self.first = self.weights(0)
+        self.train()
+
+    def train(self, works: list[int] | None = None) -> None:
+        """Give every peer weights of its own, and as much work as is said, at first one micro-batch each."""
+        for index, peer in self.peers.items():
+            peer.numbers.values += 100.0 ** (index % 4) * np.arange(1.0, len(peer.numbers.values) + 1.0)
+            peer.loop._work = 1 if works is None else works[index]
+
+    def again(self, index: int) -> None:
+        """Let a peer be started again, with the weights that it had; it knows nothing of merges."""
+        peer = self.peers[index]
+        now = peer.numbers.values
+        peer.numbers.values = np.array(self.first, dtype=now.dtype)
+        merge = self.merges[index] = PeerMerge(peer.loop, self.number)
+        peer.loop.on_other = merge.arrived
+        peer.numbers.values = now
 
     def send(self, target: int, header: Any, body: bytes, num_bytes: float, at_s: float, *, control: bool) -> None:
         """Take what the store sends."""
@@ -39,7 +59,7 @@ class Stage:
     def phase(self, name: str, members: list[int], *, taking: list[int] | None = None, merge: int = 0) -> None:
         """Let a phase begin for some, and everything that follows from it happen."""
         for index in members if taking is None else taking:
-            self.merges[index].begin({"phase": name, "merge": merge, "version": merge + 1, "members": members})
+            self.merges[index].begin(command(name, merge, members))
         self.deliver()
 
     def deliver(self) -> None:
@@ -72,8 +92,9 @@ class Stage:
 
 @pytest.fixture
 def stage(toy_plan: Make, alone: Make) -> Make:
-    def make(count: int, num_values: int = SIZE) -> Stage:
-        plan = toy_plan({"kind": "queue"}, stages=2, replicas=count, merge={"every": 60.0, "compute": 5.0})
+    def make(count: int, num_values: int = SIZE, outer: str = "none") -> Stage:
+        merge = {"every": 60.0, "compute": 5.0, "outer": outer}
+        plan = toy_plan({"kind": "queue"}, stages=2, replicas=count, merge=merge)
         peers = [alone(plan, index, num_values=num_values) for index in range(count)]
         return Stage(peers, len(plan.peers))
 
@@ -99,11 +120,12 @@ def test_everybody_has_the_mean_afterwards(stage: Make, count: int) -> None:
     assert phases == ["upload", "partitions", "download"]
 
 
+@pytest.mark.parametrize("outer", ["nesterov", "none"])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_bytes_are_those_of_the_butterfly(stage: Make, count: int) -> None:
-    found, members = stage(count), list(range(count))
+def test_bytes_are_those_of_the_butterfly(stage: Make, count: int, outer: str) -> None:
+    found, members = stage(count, outer=outer), list(range(count))
     weight_bytes = float(found.peers[0].loop.plan.stages[0].weight_bytes)
-    amounts = butterfly_bytes(weight_bytes, count)
+    amounts = butterfly_bytes(weight_bytes, count, momentum=outer == "nesterov")
     found.merge(members)
     for index in members:
         mine = [(kind, phase, size) for source, kind, phase, size in found.asked if source == index]
@@ -152,39 +174,37 @@ def test_an_upload_that_comes_when_others_have_begun_to_average_is_too_late(stag
     assert found.store.num_agreeing == 3
 
 
-def test_a_pair_that_is_lost_leaves_its_slice_as_the_first_peer_uploaded_it(stage: Make) -> None:
+def test_a_pair_that_is_lost_leaves_its_slice_as_it_was_before(stage: Make) -> None:
     found, members = stage(4), [0, 1, 2, 3]
-    expected, first = mean(found, members), found.weights(0)
+    expected = mean(found, members)
     found.phase("upload", members)
     found.phase("partitions", members, taking=[0, 1])  # pair (2, 3) never averages the sixth slice, values 5 and 6
     found.phase("download", members)
     for index in members:
-        assert found.weights(index) == pytest.approx([*expected[:5], *first[5:]], rel=1e-15)
+        assert found.weights(index) == pytest.approx([*expected[:5], *found.first[5:]], rel=1e-15)
 
 
 def test_a_slice_that_comes_when_others_went_without_it_is_not_used(stage: Make) -> None:
     found, members = stage(2), [0, 1]
-    first = found.weights(0)
     found.phase("upload", members)
     found.phase("download", members, taking=[0])
     found.phase("partitions", members, taking=[1])
     found.phase("download", members, taking=[1])
-    assert found.weights(0) == found.weights(1) == first
+    assert found.weights(0) == found.weights(1) == found.first
 
 
 @pytest.mark.parametrize("members", [[], [0, 1]])
-def test_where_nobody_uploaded_everybody_keeps_what_it_has(stage: Make, members: list[int]) -> None:
+def test_where_nobody_uploaded_everybody_goes_back_to_what_was_before(stage: Make, members: list[int]) -> None:
     found = stage(2)
-    own = [found.weights(index) for index in (0, 1)]
     found.phase("partitions", members)
     found.phase("download", members, taking=[0, 1])
-    assert [found.weights(index) for index in (0, 1)] == own
+    assert [found.weights(index) for index in (0, 1)] == [found.first] * 2
     assert found.store.bytes_stored == 0.0
     assert found.peers[0].told[-1]["phase"] == "download"
 
 
 def test_more_slices_than_values(stage: Make) -> None:
-    found, members = stage(4), [0, 1, 2, 3]
+    found, members = stage(4, num_values=2), [0, 1, 2, 3]
     for index in members:
         found.peers[index].numbers.values = np.array([float(index), 4.0])
     found.merge(members)
@@ -203,8 +223,8 @@ def test_the_next_merge_has_nothing_to_do_with_the_last_one(stage: Make) -> None
 def test_answers_of_a_phase_that_is_over_are_not_heard(stage: Make) -> None:
     found, members = stage(2), [0, 1]
     found.phase("upload", members)
-    found.merges[0].begin({"phase": "partitions", "merge": 0, "version": 1, "members": members})
-    found.merges[0].begin({"phase": "download", "merge": 0, "version": 1, "members": members})
+    found.merges[0].begin(command("partitions", 0, members))
+    found.merges[0].begin(command("download", 0, members))
     found.deliver()
     assert [message["phase"] for message in found.peers[0].told] == ["upload", "download"]
 
