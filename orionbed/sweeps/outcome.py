@@ -30,6 +30,7 @@ def outcome(sweep: Loaded, identity: str, records: list[list[Record]]) -> dict[s
         "title": sweep.title,
         "scenario": sweep.scenario,
         "seeds": list(sweep.seeds),
+        "draws": sweep.draws,
         "axes": [
             {
                 "name": axis.name,

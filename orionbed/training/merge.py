@@ -32,9 +32,11 @@ class PeerMerge:
 
     Phases are told by commands that carry the merge's number, its members at this stage, the versions of the weights
     before and after it, and the second at which the phase begins. A peer that is too late for a phase finds itself in
-    the next. With the outer optimizer a slice is merged from the members' weights, those before and the momentum. A peer
-    has the old weights, because it began with them; if it was started again since, the store has. Before the first
-    merge they are those that the peer was made with, the same at all replicas.
+    the next.
+
+    With the outer optimizer a slice is merged from the members' weights, those before and the momentum. A peer has the
+    old weights, because it began with them; if it was started again since, the store has. Before the first merge they
+    are those that the peer was made with, the same at all replicas.
     """
 
     def __init__(self, loop: "PeerLoop", store: int) -> None:
@@ -171,7 +173,9 @@ class PeerMerge:
     def _step(self, one: _Slice) -> bytes:
         if not self._with_momentum:
             return mean_slice(one.rows, one.works, self._format)
-        return b"".join(merged_slice(one.rows, one.works, one.old, one.momentum, self._merge, self._format))
+        return b"".join(
+            merged_slice(one.rows, one.works, one.old, one.momentum, merge=self._merge, number_format=self._format)
+        )
 
     def _completed(self, body: bytes, pieces: list[Any]) -> bytes:
         """Return the stage's weights; what no merge has ever made is as it was at first."""

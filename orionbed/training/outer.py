@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.floating[Any]]
+Body = bytes | bytearray
 RATE: Final = 0.7
 FIRST_MOMENTUM: Final = 0.5
 LAST_MOMENTUM: Final = 0.9
@@ -40,7 +41,7 @@ def nesterov(old: Values, gradient: Values, velocity: Values, momentum: float) -
 
 
 def merged_slice(
-    rows: Sequence[bytes], works: Sequence[int], old: bytes, velocity: bytes, merge: int, number_format: str
+    rows: Sequence[Body], works: Sequence[int], old: Body, velocity: Body, *, merge: int, number_format: str
 ) -> tuple[bytes, bytes]:
     """Return weights and velocity of a slice after a merge, from the weights of each member; all in one format.
 
@@ -53,12 +54,12 @@ def merged_slice(
     return narrowed(weights, number_format), narrowed(after, number_format)
 
 
-def mean_slice(rows: Sequence[bytes], works: Sequence[int], number_format: str) -> bytes:
+def mean_slice(rows: Sequence[Body], works: Sequence[int], number_format: str) -> bytes:
     """Return the weighted mean of the members' weights: a merge without outer optimizer."""
     return narrowed(weighted_mean(np.stack([widened(row, number_format) for row in rows]), works), number_format)
 
 
-def widened(body: bytes, number_format: str) -> Values:
+def widened(body: Body, number_format: str) -> Values:
     """Return values to compute with."""
     if number_format != "bfloat16":
         return np.frombuffer(body, dtype=number_format)

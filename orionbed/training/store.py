@@ -26,8 +26,8 @@ class StoreLoop:
     """Keys are lists of a name, a merge, a stage and a number. What the two peers of a pair put must agree.
 
     Names are `weights`, of a member; `merged`, a slice that was put, and when it is asked for the stage as it is after
-    the merge; `old` and `momentum`, the stage as the merges before have left it. A slice that nobody has merged stays as
-    it was. What no merge has made is not there: peers know the first weights, and that the momentum begins with 0.
+    the merge; `old` and `momentum`, the stage as the merges before have left it. A slice that nobody has merged stays
+    as it was. What no merge has made is not there: peers know the first weights, and that the momentum begins with 0.
 
     What is put too late, when others have been told that it is not there, is not used: all must see the same.
     """

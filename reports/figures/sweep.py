@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reports.figures.drawing import Plot, look, new_figure, quiet
 from reports.palette import INK, MUTED, SERIES, WORK_COLOURS
-from reports.quantities import is_fraction, label, show
+from reports.quantities import is_fraction, label, show, show_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,10 @@ class _Series:
 
 
 def draw(result: Mapping[str, Any]) -> Plot:
-    """Draw a panel per measure: lines along numbers, bars for single cases that have names, points for two axes."""
+    """Draw a panel per measure: lines along numbers, bars for single cases that have names, points for two axes.
+
+    Where every seed draws the uncertain inputs, spreads of single cases say little: what each changes is drawn instead.
+    """
     measures, along, across, series = result["measures"], *_arranged(result)
     bars = along["numbers"] is None and len(series) == 1
     columns = 1 if len(measures) == 1 else 2
@@ -45,7 +48,9 @@ def draw(result: Mapping[str, Any]) -> Plot:
         figure = new_figure(height_in * ceil(len(measures) / columns))
         panels = list(figure.subplots(ceil(len(measures) / columns), columns, squeeze=False).flat)
         for axes, key in zip(panels, measures, strict=False):
-            if bars:
+            if bars and result["draws"] and len(result["seeds"]) > 1:
+                _differences(axes, key, along, series[0])
+            elif bars:
                 _bars(axes, key, along, series[0])
             else:
                 _lines(axes, key, along, series)
@@ -60,6 +65,11 @@ def reading(result: Mapping[str, Any]) -> str:
     """Return the sentences that say how to read a sweep's figure."""
     count = len(result["seeds"])
     seeds = f"{count} seeds, the same for every case" if count > 1 else "one seed, so nothing is known of chance"
+    if count > 1 and result["draws"] and len(result["axes"]) == 1:
+        return (
+            f"Mean differences to the first case over {seeds}, each with its own draw of what is not known; whiskers "
+            "are 95 % intervals of the pairs. Hollow: not distinguishable, or does not fit."
+        )
     text = f"Means over {seeds}"
     text += "; bands and whiskers reach from the least to the greatest of them." if count > 1 else "."
     if any(case["misfit"] for case in result["cases"]):
@@ -168,11 +178,35 @@ def _bars(axes: Axes, key: str, along: Mapping[str, Any], one: _Series) -> None:
         axes.barh(place, result["mean"], height=_BAR, color=face, edgecolor=SERIES[0], linewidth=1.0)
         axes.hlines(place, result["least"], result["greatest"], color=INK, linewidth=1.2)
         _note(axes, show(key, result["mean"]), max(result["greatest"], 0.0), place, (5, 0), colour=INK)
-    axes.set_yticks(range(len(along["values"])), along["values"])
-    axes.set_ylim(len(along["values"]) - 0.4, -0.6)
-    axes.set_ylabel(along["name"])
     axes.margins(x=0.14)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value * 100:g} %" if is_fraction(key) else show(key, value))
+    _names(axes, along)
+
+
+def _differences(axes: Axes, key: str, along: Mapping[str, Any], one: _Series) -> None:
+    """A point per case for its difference to the first, whiskers for the 95 % interval; the first is the line at 0."""
+    axes.axvline(0.0, color=INK, linewidth=1.0)
+    _note(axes, show(key, one.cases[0]["results"][key]["mean"]), 0.0, one.places[0], (5, 0), colour=INK)
+    for place, case in zip(one.places[1:], one.cases[1:], strict=True):
+        found = case["results"][key]["difference"]
+        if found is None or found["low"] is None:
+            continue
+        sure = found["low"] > 0.0 or found["high"] < 0.0
+        face = SERIES[0] if sure and not case["misfit"] else "white"
+        axes.hlines(place, found["low"], found["high"], color=SERIES[0], linewidth=1.6)
+        axes.plot([found["mean"]], [place], marker="o", markersize=5.5, color=SERIES[0], markerfacecolor=face)
+        _note(axes, show_difference(key, found["mean"]), max(found["high"], 0.0), place, (5, 0), colour=INK)
+    points = is_fraction(key)
+    axes.set_xlabel(f"difference to “{one.cases[0]['labels'][0]}”" + (", points" if points else ""))
+    axes.margins(x=0.2)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x * 100:+g}" if points else show_difference(key, x))
+    _names(axes, along)
+
+
+def _names(axes: Axes, along: Mapping[str, Any]) -> None:
+    """Cases from top to bottom, with their names."""
+    axes.set_yticks(range(len(along["values"])), along["values"])
+    axes.set_ylim(len(along["values"]) - 0.4, -0.6)
     quiet(axes, grid="x")
     for tick in axes.get_yticklabels():
         tick.set_color(INK)

@@ -28,7 +28,7 @@ def result() -> dict[str, Any]:
     """Two windows and two routers; one case does not fit, one was never measured."""
     return {
         "sweep": "x-sweep-000000", "name": "x", "title": "", "scenario": "minimal", "seeds": [0, 1],
-        "measures": ["mfu.in_phase"],
+        "draws": False, "measures": ["mfu.in_phase"],
         "axes": [
             {"name": "pipeline.schedule.router", "values": ["swarm", "replica"], "numbers": None},
             {"name": "pipeline.schedule.window", "values": ["200", "4"], "numbers": [200.0, 4.0]},
@@ -65,6 +65,17 @@ def test_single_cases_with_names_are_bars(result) -> None:
     assert [bar.get_width() for bar in bars] == pytest.approx([0.35, 0.15])
     assert bars[1].get_facecolor()[:3] == (1.0, 1.0, 1.0)
     assert [text.get_text() for text in plot.figure.axes[0].texts] == ["35.0\u00a0%", "15.0\u00a0%"]
+
+
+def test_where_inputs_are_drawn_differences_are_shown(result) -> None:
+    result |= {"draws": True, "axes": [{"name": "change", "values": ["as it was", "more"], "numbers": None}]}
+    result["cases"] = [case(["as it was"], [0.3, 0.4], first=True), case(["more"], [0.31, 0.41])]
+    plot = sweep_figure.draw(result)
+    (axes,) = plot.figure.axes
+    assert [text.get_text() for text in axes.texts] == ["35.0\u00a0%", "+1.0\u00a0points"]
+    assert [line.get_markerfacecolor() for line in axes.lines[1:]] == ["white"], "the interval contains 0"
+    assert axes.get_xlabel() == "difference to \u201cas it was\u201d, points"
+    assert "Hollow: not distinguishable" in plot.reading
 
 
 def test_a_table_marks_what_does_not_fit_or_was_not_measured(result) -> None:

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-import numpy as np
 import pytest
 
 from orionbed.faults import Parameters, ResolvedFault
 from orionbed.training.ailments import Ailments
-from orionbed.training.merge import averaged
 from orionbed.training.timeline import Event, Timeline
 
 Make = Callable[..., Any]
@@ -117,20 +115,3 @@ def test_what_has_happened_keeps_its_second_and_the_rest_happens_now() -> None:
     for _ in range(3):
         timeline.step(2.0)
     assert found == [1.0, 2.0, 2.0]
-
-
-@pytest.mark.parametrize("num_rows", [1, 2, 3])
-def test_the_mean_of_bfloat16_is_torchs(num_rows: int) -> None:
-    torch = pytest.importorskip("torch")
-    rows = torch.randn(num_rows, 1000, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
-    body = rows.view(torch.int16).numpy().tobytes()
-    expected = rows.float().mean(dim=0).to(torch.bfloat16)
-    found = torch.frombuffer(bytearray(averaged(body, num_rows, "bfloat16")), dtype=torch.bfloat16)
-    assert torch.allclose(found.float(), expected.float(), rtol=2**-8, atol=0.0)
-    assert float((found != expected).float().mean()) < 0.01  # sums in another order may round the other way
-
-
-def test_an_empty_slice_has_an_empty_mean() -> None:
-    assert averaged(b"", 2, "float32") == b""
-    assert averaged(b"", 2, "bfloat16") == b""
-    assert averaged(np.array([1.0, 3.0]).tobytes(), 2, "float64") == np.array([2.0]).tobytes()
