@@ -20,6 +20,8 @@ _DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3
 _LOGARITHMIC: Final = 10.0
 """Values that differ by more than this factor stand on a logarithmic axis."""
 _FEW: Final = 8
+_ROOM: Final = 36
+"""Letters that values below an axis may have together to stand beside one another."""
 _BAR: Final = 0.62
 _PANEL_PT: Final = 150.0
 _LINE_PT: Final = 9.5
@@ -102,7 +104,8 @@ def _lines(axes: Axes, key: str, along: Mapping[str, Any], series: Sequence[_Ser
         _line(axes, key, one, [positions[place] for place in one.places], index, numeric=numeric)
     if numeric and min(positions) > 0.0 and max(positions) > _LOGARITHMIC * min(positions):
         axes.set_xscale("log")
-    axes.set_xticks(list(positions), along["values"], rotation=0 if len(positions) <= _FEW else 45)
+    crowded = len(positions) > _FEW or sum(map(len, along["values"])) > _ROOM
+    axes.set_xticks(list(positions), along["values"], rotation=45 if crowded else 0)
     axes.xaxis.minorticks_off()
     axes.margins(x=0.07, y=0.16)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]) if _all_positive(key, series) else None)

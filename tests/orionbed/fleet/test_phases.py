@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orionbed.fleet.members import Member
+from orionbed.fleet.members import Member, Status
 from orionbed.fleet.orchestra import Orchestra
 from orionbed.fleet.phases import Gate
 from orionbed.fleet.record import Record
@@ -129,8 +129,8 @@ def test_a_machine_that_falls_behind_skips_ticks_and_not_their_relaxing() -> Non
 class Peer(Member):
     """A peer that does as it is told: it is through with each phase a second after it began, or it dies of it."""
 
-    def __init__(self, index: int, dies_in: str = "") -> None:
-        super().__init__(index, "peer", status="training")
+    def __init__(self, index: int, dies_in: str = "", status: Status = "training") -> None:
+        super().__init__(index, "peer", status=status)
         self.dies_in = dies_in
         self.told: list[dict[str, Any]] = []
         self.orchestra: Any = None
@@ -146,16 +146,15 @@ class Peer(Member):
             self.orchestra.gate.done(self.index, at_s)
 
 
-@pytest.mark.parametrize("phase", ["", "upload", "partitions", "download"])
-def test_slices_are_downloaded_as_they_were_cut_for_those_who_averaged_them(phase: str) -> None:
+def merged(peers: list[Peer], num_merges: int = 1) -> tuple[list[Member], float]:
+    """Let the peers of a stage merge; return who has the weights of the last merge, and when that is."""
     scenario = apply(
         load("minimal"),
         {"pipeline.stages": 1, "pipeline.replicas": 3, "peers.sites": {"virginia": 3}, "churn": "none"},
     )
     plan = make_plan(scenario)
 
-    async def merged() -> tuple[list[Peer], list[Member], float]:
-        peers = [Peer(0), Peer(1, dies_in=phase), Peer(2)]
+    async def merge() -> tuple[list[Member], float]:
         supervisor: Any = SimpleNamespace(
             plan=plan,
             record=Record(1),
@@ -169,13 +168,39 @@ def test_slices_are_downloaded_as_they_were_cut_for_those_who_averaged_them(phas
         orchestra = Orchestra(supervisor, None)
         for peer in peers:
             peer.orchestra = orchestra
-        ready, at_s = await orchestra._merge(BEGAN_S)
-        return peers, ready, at_s
+        for number in range(num_merges):
+            ready, at_s = await orchestra._merge(BEGAN_S)
+            orchestra.epoch += 1
+            if number + 1 < num_merges:
+                for peer in ready:
+                    peer.status = "training"
+        return ready, at_s
 
-    peers, ready, at_s = asyncio.run(merged())
+    return asyncio.run(merge())
+
+
+@pytest.mark.parametrize("phase", ["", "upload", "partitions", "download"])
+def test_slices_are_downloaded_as_they_were_cut_for_those_who_averaged_them(phase: str) -> None:
+    peers = [Peer(0), Peer(1, dies_in=phase), Peer(2)]
+    ready, at_s = merged(peers)
     members = [message["members"] for message in peers[0].told]
     everybody, survivors = [0, 1, 2], [0, 2]
     assert members[0] == everybody
     assert members[1] == members[2] == (survivors if phase == "upload" else everybody)
     assert [peer.index for peer in ready] == (survivors if phase else everybody)
     assert at_s == BEGAN_S + 3.0
+
+
+def test_who_still_downloads_when_the_next_merge_begins_takes_part_in_its_download_only() -> None:
+    peers = [Peer(0), Peer(1), Peer(2, status="merging")]
+    ready, _ = merged(peers)
+    assert [message["phase"] for message in peers[2].told] == ["download"]
+    assert {tuple(message["members"]) for peer in peers for message in peer.told} == {(0, 1)}
+    assert [peer.index for peer in ready] == [0, 1, 2]
+
+
+def test_peers_are_told_which_version_the_last_merge_made() -> None:
+    peers = [Peer(0), Peer(1), Peer(2)]
+    merged(peers, num_merges=2)
+    versions = [(message["base"], message["version"]) for message in peers[0].told]
+    assert versions == [(0, 1)] * 3 + [(1, 2)] * 3

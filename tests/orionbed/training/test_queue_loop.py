@@ -47,6 +47,9 @@ def test_a_gradient_frees_the_window_and_two_make_a_step(queue_peer: Make) -> No
     assert peer.numbers.done == [("F", 0, 0), ("F", 0, 2), ("B", 0, 0), ("F", 0, 4), ("B", 0, 2), ("F", 0, 6)]
     assert peer.numbers.divisors == [2]
     assert peer.wrote("applied") == [(0, "2"), (2, "2")]
+    assert peer.loop.work_since(0) == 2  # its weight in the next merge
+    peer.loop.take_merged(1, peer.numbers.weights())
+    assert peer.loop.work_since(1) == 0
 
 
 def test_a_gradient_goes_back_the_way_the_activation_came(queue_peer: Make) -> None:
@@ -301,6 +304,7 @@ def test_at_the_end_gradients_at_hand_become_a_step_and_the_rest_is_flushed(queu
     peer.until(7.0)
     assert peer.numbers.divisors == [1]
     assert peer.wrote("applied") == [(0, "1")]
+    assert peer.loop.work_since(0) == 1
     assert peer.wrote("dropped") == [(2, "flushed at merge"), (4, "flushed at merge")]
     assert peer.loop.status == "merging"
     assert peer.told == [{"t": "ended", "epoch": 0, "steps": 0, "at_s": 6.5}]
