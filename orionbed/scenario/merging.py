@@ -132,9 +132,8 @@ class Merge(Block):
     codec: Codec = Field(default=PlainCodec(kind="none"), description="How contributions are written (default: plain).")
     outer: Literal["nesterov", "none"] = Field(
         default="nesterov",
-        description="Outer optimizer: nesterov (default) takes steps of SGD along the mean pseudo-gradient, with a "
-        "momentum that in the butterfly travels with the slices; none takes the mean of the weights. The simulator "
-        "counts the bytes; the emulator and hardware compute it.",
+        description="Outer optimizer: nesterov (default) steps along the mean pseudo-gradient with a momentum, which "
+        "in the butterfly travels with the slices; none takes the mean of the weights.",
     )
     fragments: Count = Field(
         default=1, description="Parts of a stage that are merged in turn, every/fragments apart (default 1)."

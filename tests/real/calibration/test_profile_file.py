@@ -110,7 +110,7 @@ def test_the_summary_names_what_was_found(findings: Findings, target: api.Target
         ("Tesla T4", 15.6e9, "t4-16gb"),
         ("Tesla V100-SXM2-16GB", 16.9e9, "v100-16gb"),
         ("NVIDIA H100 PCIe", 85.0e9, None),
-        ("NVIDIA L40S", 47.7e9, None),
+        ("NVIDIA A10", 24e9, None),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", 16.9e9, None),
     ],
 )
