@@ -15,6 +15,8 @@ PARTIAL_SHARE = 0.01
 DROPPED_SHARE = 0.02
 WINDOW_SHARE = 0.05
 MISSED_SHARE = 0.05
+COVERED_SHARE = 0.9
+"""IOTA's code refuses a merge of which fewer slices were averaged."""
 SCHEDULE_GAIN = 0.05
 
 
@@ -149,17 +151,26 @@ def _about_length(result: RunResult, summary: dict[str, Any]) -> list[dict[str, 
 
 def _about_merges(result: RunResult, summary: dict[str, Any]) -> list[dict[str, str]]:
     merges = summary["merges"]
+    found = []
     share = merges["missed"] / max(1, merges["count"] * len(result.plan.peers))
-    if share <= MISSED_SHARE:
-        return []
-    return [
-        warning(
-            "merges-missed",
-            f"in {share:.0%} of all cases a peer was too late with its upload for a merge: what it had learnt since "
-            "the last one is lost, although its micro-batches count as applied",
-            "wait longer (merge.quorum_relax, merge.quorum_every), merge less often, or leave slow uplinks out",
+    if share > MISSED_SHARE:
+        found.append(
+            warning(
+                "merges-missed",
+                f"in {share:.0%} of all cases a peer was too late with its upload for a merge: what it had learnt "
+                "since the last one is lost, although its micro-batches count as applied",
+                "wait longer (merge.quorum_relax, merge.quorum_every), merge less often, or leave slow uplinks out",
+            )
         )
-    ]
+    if merges["count"] and merges["covered"] is not None and merges["covered"] < COVERED_SHARE:
+        found.append(
+            warning(
+                "merge-coverage",
+                f"a merge averages {merges['covered']:.0%} of a stage's weights; replicas drift apart in the rest",
+                "wait longer (merge.deadline), or choose another merge.algorithm; see docs/how-to/choose-a-merge.md",
+            )
+        )
+    return found
 
 
 def _about_schedule(result: RunResult, summary: dict[str, Any]) -> list[dict[str, str]]:

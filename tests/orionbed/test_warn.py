@@ -36,7 +36,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "mfu": {"peak_window_s": 6 * 3600.0},
         "microbatches": {"created": 1000, "applied": 980, "dropped": 20, "partially_applied": 10},
         "waterfall": [{"cause": "useful", "fraction": 0.95}, {"cause": "window", "fraction": 0.05}],
-        "merges": {"count": 10, "missed": 10},
+        "merges": {"count": 10, "missed": 10, "covered": 0.9},
         "faults": [],
         "published": [],
         "aborted": None,
@@ -102,6 +102,7 @@ def test_a_window_that_is_full() -> None:
 def test_merges_that_peers_missed() -> None:
     messages = found(result(), summary(merges={"missed": 50}))  # of 10 merges x 20 peers
     assert list(messages) == ["merges-missed"]
+    assert list(found(result(), summary(merges={"covered": 0.57}))) == ["merge-coverage"]
     assert messages["merges-missed"].startswith("in 25% of all cases a peer was too late")
     assert found(result(), summary(merges={"count": 0, "missed": 0})) == {}
 
