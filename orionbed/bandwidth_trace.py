@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from orionbed.bandwidth import Direction, Profile
+from orionbed.strict_csv import read_rows
 
 COLUMNS: Final = ["t", "peer", "dir", "bps"]
 
@@ -59,21 +60,14 @@ def read_trace(path: Path) -> Trace:
     Times of one link must not decrease; of two rows of one link at the same time the later one counts.
     """
     trace: Trace = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        if next(reader, None) != COLUMNS:
-            raise ValueError(f"{path}:1: the first line must read {','.join(COLUMNS)}")
-        for row in reader:
-            place = f"{path}:{reader.line_num}"
-            if len(row) != len(COLUMNS):
-                raise ValueError(f"{place}: {len(row)} columns, not {len(COLUMNS)}")
-            time_s, bps = _number(row[0], "t", place), _number(row[3], "bps", place)
-            changes = trace.setdefault((row[1], _direction(row[2], place)), [])
-            if changes and time_s < changes[-1][0]:
-                raise ValueError(f"{place}: {row[1]} {row[2]} goes back in time, from {changes[-1][0]} s to {time_s} s")
-            if changes and time_s == changes[-1][0]:
-                changes.pop()
-            changes.append((time_s, bps))
+    for place, row in read_rows(path, COLUMNS):
+        time_s, bps = _number(row[0], "t", place), _number(row[3], "bps", place)
+        changes = trace.setdefault((row[1], _direction(row[2], place)), [])
+        if changes and time_s < changes[-1][0]:
+            raise ValueError(f"{place}: {row[1]} {row[2]} goes back in time, from {changes[-1][0]} s to {time_s} s")
+        if changes and time_s == changes[-1][0]:
+            changes.pop()
+        changes.append((time_s, bps))
     return trace
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from orionbed.aligned import aligned
 from orionbed.deadlines import Rule, everybody, fixed, mad, opening, quorum_grace, relaxing, rule_of
 from orionbed.scenario.merging import Merge
 from orionbed.streams import Streams
@@ -96,15 +97,7 @@ HEADS: Final = ("arrivals", "rule", "setting", "mean wait", "cut off", "waiting 
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the table as text; a star marks the rules that no other one beats in both."""
-    cells = [HEADS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADS))]
-    return [
-        "  ".join(
-            text.ljust(width) if column < 3 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
+    return aligned([HEADS, *(_cells(row) for row in rows)], left=range(3))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -6,13 +6,15 @@ returns the second at which the gate opens if nobody else arrives, `inf` for nev
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, floor, inf
 from statistics import median
 
 from orionbed.scenario.merging import Merge
 
 Rule = Callable[[Sequence[float], int], float]
 _TOLERANCE = 1e-12
+_LATE = 1e-9
+"""A tick counts from a hair before its time on, because sums of seconds are rounded."""
 
 
 def everybody() -> Rule:
@@ -62,6 +64,12 @@ def relaxing(relax: float, every_s: float, floor: float) -> Rule:
         return ticks * every_s
 
     return opens
+
+
+def relaxed_quorum(block: Merge, passed_s: float) -> float:
+    """Return the share of peers that a relaxing quorum asks for so long after a phase began."""
+    ticks = floor(passed_s / block.quorum_every + _LATE)
+    return max(block.quorum_floor, 1.0 - block.quorum_relax * ticks) - _TOLERANCE
 
 
 def rule_of(block: Merge) -> Rule:

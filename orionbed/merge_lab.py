@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orionbed import backends
+from orionbed.aligned import aligned
 from orionbed.merging.presets import PRESETS
 from orionbed.processes import in_processes
 from orionbed.scenario import Scenario
@@ -67,15 +68,7 @@ HEADS = (
 
 def lines(rows: Sequence[Row]) -> list[str]:
     """Return the table as text."""
-    cells = [HEADS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADS))]
-    return [
-        "  ".join(
-            text.ljust(width) if not column else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
+    return aligned([HEADS, *(_cells(row) for row in rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

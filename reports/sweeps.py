@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from orionbed.aligned import aligned
 from reports import formatting as fmt
 from reports.figures import sweep as figure
 from reports.page import environment
@@ -34,11 +35,11 @@ def sweep_lines(result: Mapping[str, Any]) -> list[str]:
     for key in result["measures"]:
         table = rows(result, key)
         heads = (*(axis["name"] for axis in result["axes"]), *COLUMNS)
-        cells = [(*row.labels, *row.cells) for row in table]
-        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-        found += ["", label(key), _aligned(heads, widths, len(result["axes"]))]
-        for row, line in zip(table, cells, strict=True):
-            found.append(_aligned(line, widths, len(result["axes"])))
+        cells = [heads, *((*row.labels, *row.cells) for row in table)]
+        head, *lines = aligned(cells, left=(*range(len(result["axes"])), len(heads) - 1), indent="  ")
+        found += ["", label(key), head]
+        for row, line in zip(table, lines, strict=True):
+            found.append(line)
             found += [f"    {note}" for note in row.notes] if key == result["measures"][0] else []
     return [*found, ""]
 
@@ -71,15 +72,6 @@ def _row(case: Mapping[str, Any], key: str, *, first: bool) -> Row:
     notes = [f"does not fit: {case['misfit']}"] if case["misfit"] else []
     notes += [f"seed {seed} ended early: {why}" for seed, why in case["aborted"].items()]
     return Row(case["labels"], cells, notes)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int], num_labels: int) -> str:
-    """Labels to the left, numbers to the right, the verdict as it is."""
-    *numbers, verdict = (
-        cell.ljust(width) if index < num_labels else cell.rjust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join(["", *numbers, cells[-1] if verdict else ""]).rstrip()
 
 
 def build_sweep(result: Mapping[str, Any], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from orionbed.aligned import aligned
 from reports import formatting as fmt
 from reports.figures import values as figure
 from reports.quantities import show_difference
@@ -19,8 +20,7 @@ def value_lines(result: Mapping[str, Any]) -> list[str]:
     found = ordered(result)
     rows = [(_name(one), *_cells(one)) for one in found]
     heads = (result["by"], *_HEADS)
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    return [*_head(result), "", *(_aligned(cells, widths) for cells in (heads, *rows)), ""]
+    return [*_head(result), "", *aligned([heads, *rows], left=(0, len(_HEADS)), indent="  "), ""]
 
 
 def draw_values(result: Mapping[str, Any]) -> bytes:
@@ -65,9 +65,3 @@ def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    name, *numbers, verdict = cells
-    right = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
-    return "  ".join(["", name.ljust(widths[0]), *right, verdict]).rstrip()

@@ -54,7 +54,7 @@ class _Run:
         self.merging = None if isinstance(merge, str) else Merging(self.engine, merge)
         self.rebalancing = Rebalancing(self.engine, self.merging)
         self.orchestrator = make_orchestrator(self.engine, self.merging, self.rebalancing)
-        self.churn = None if isinstance(churn, str) else Churn(self.engine, self.merging, self.rebalancing)
+        self.churn = None if isinstance(churn, str) else Churn(self.engine, self.rebalancing)
         self.faulting = make_faulting(self.engine, self.merging, self.rebalancing, seed=seed)
         self._leave_out(without)
         self.epochs: list[Epoch] = []

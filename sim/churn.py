@@ -7,7 +7,7 @@ from orionbed.absences import LIFETIME, Absences
 from orionbed.results import Mark
 from orionbed.schedule.queue_driven import QueueDrivenPolicy
 from sim.engine import Engine
-from sim.merging import Merging, Process
+from sim.merging import Process
 from sim.peer import SimPeer
 from sim.rebalancing import Rebalancing
 
@@ -15,9 +15,8 @@ from sim.rebalancing import Rebalancing
 class Churn:
     """Takes peers away and brings them back, benched until the next epoch or, without merges, until they are ready."""
 
-    def __init__(self, engine: Engine, merging: Merging | None, rebalancing: Rebalancing) -> None:
+    def __init__(self, engine: Engine, rebalancing: Rebalancing) -> None:
         self._engine = engine
-        self._merging = merging
         self._rebalancing = rebalancing
         self._left: dict[int, tuple[float, str]] = {}
         self._shut: dict[int, tuple[QueueDrivenPolicy, int]] = {}
@@ -76,8 +75,5 @@ class Churn:
             self._mark(index)
 
     def _leave(self, peer: SimPeer, reason: str) -> None:
-        engine = self._engine
-        self._left[peer.index] = (engine.clock.now, reason)
-        engine.lose(peer)
-        if self._merging is not None:
-            self._merging.lost(peer)
+        self._left[peer.index] = (self._engine.clock.now, reason)
+        self._rebalancing.take(peer)

@@ -116,9 +116,7 @@ class PeerFaults:
             return
         engine, tally = self._engine, self._tallies[fault.id]
         destroyed_bytes, dropped = engine.network.bytes_destroyed, engine.ledger.dropped
-        engine.lose(peer)
-        if self._merging is not None:
-            self._merging.lost(peer)
+        self._rebalancing.take(peer)
         self._away[peer.index] = (fault, engine.clock.now)
         tally.hit = True
         tally.destroyed_bytes += engine.network.bytes_destroyed - destroyed_bytes

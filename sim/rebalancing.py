@@ -20,7 +20,7 @@ MOVES_AT = 2
 
 
 class Rebalancing:
-    """Counts peers per stage, moves them, and brings peers into training."""
+    """Counts peers per stage, moves them, takes them away and brings them into training."""
 
     def __init__(self, engine: Engine, merging: Merging | None) -> None:
         self._engine = engine
@@ -32,6 +32,12 @@ class Rebalancing:
         self.num_moves = 0
         # Takes peers in, where there is an orchestrator.
         self.welcome: Callable[[SimPeer], object] | None = None
+
+    def take(self, peer: SimPeer) -> None:
+        """Take a peer away at once, whatever it does; a merge under way waits for it no longer."""
+        self._engine.lose(peer)
+        if self._merging is not None:
+            self._merging.lost(peer)
 
     def start(self) -> None:
         """Begin to move peers every so often, if that is wanted."""
@@ -75,9 +81,7 @@ class Rebalancing:
     def _move(self, peer: SimPeer, stage: int) -> None:
         engine = self._engine
         self.num_moves += 1
-        engine.crash(peer)
-        if self._merging is not None:
-            self._merging.lost(peer)
+        self.take(peer)
         peer.charge(tracing.CAUSE_BENCHED, engine.clock.now)
         peer.status = "benched"
         self.place(peer, stage)

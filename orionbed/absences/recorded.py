@@ -13,6 +13,7 @@ from typing import Final
 
 from orionbed import quantity
 from orionbed.absences.absence import Absence
+from orionbed.strict_csv import read_rows
 
 COLUMNS: Final = ["t", "peer", "state"]
 
@@ -26,21 +27,14 @@ def read_churn_trace(path: Path | str) -> ChurnTrace:
     Times of one peer must rise, and its states must take turns.
     """
     trace: ChurnTrace = {}
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        if next(reader, None) != COLUMNS:
-            raise ValueError(f"{path}:1: the first line must read {','.join(COLUMNS)}")
-        for row in reader:
-            place = f"{path}:{reader.line_num}"
-            if len(row) != len(COLUMNS):
-                raise ValueError(f"{place}: {len(row)} columns, not {len(COLUMNS)}")
-            time_s, is_up = _time_s(row[0], place), _state(row[2], place)
-            changes = trace.setdefault(row[1], [])
-            if changes and time_s <= changes[-1][0]:
-                raise ValueError(f"{place}: {row[1]} goes back in time, from {changes[-1][0]:g} s to {time_s:g} s")
-            if changes and is_up == changes[-1][1]:
-                raise ValueError(f"{place}: {row[1]} is {row[2]} already since {changes[-1][0]:g} s; remove the line")
-            changes.append((time_s, is_up))
+    for place, row in read_rows(path, COLUMNS):
+        time_s, is_up = _time_s(row[0], place), _state(row[2], place)
+        changes = trace.setdefault(row[1], [])
+        if changes and time_s <= changes[-1][0]:
+            raise ValueError(f"{place}: {row[1]} goes back in time, from {changes[-1][0]:g} s to {time_s:g} s")
+        if changes and is_up == changes[-1][1]:
+            raise ValueError(f"{place}: {row[1]} is {row[2]} already since {changes[-1][0]:g} s; remove the line")
+        changes.append((time_s, is_up))
     return trace
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from math import floor
 
+from orionbed.deadlines import relaxed_quorum
 from orionbed.fleet.clock import PacedClock
 from orionbed.scenario.merging import Merge
 
@@ -48,9 +49,10 @@ class Gate:
     def _is_open(self, block: Merge, now_s: float) -> bool:
         """Whether enough are through, by the quorum of a second of the run."""
         passed_s = now_s - self._began_s
-        needed = max(block.quorum_floor, 1.0 - block.quorum_relax * floor(passed_s / block.quorum_every + 1e-9))
         missing = len(self.pending)
-        return not missing or passed_s >= block.timeout or 1.0 - missing / self._num_peers >= needed - 1e-12
+        if not missing or passed_s >= block.timeout:
+            return True
+        return 1.0 - missing / self._num_peers >= relaxed_quorum(block, passed_s)
 
     async def _until(self, at_s: float, over: Callable[[], bool]) -> None:
         while not over():

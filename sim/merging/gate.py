@@ -6,7 +6,7 @@ from typing import Any
 
 import simpy
 
-from orionbed.deadlines import rule_of
+from orionbed.deadlines import relaxed_quorum, rule_of
 from orionbed.scenario.merging import Merge
 from sim.engine import Engine
 from sim.peer import SimPeer
@@ -68,8 +68,7 @@ class PhaseGate:
         started_s = clock.now
         while self._pending and clock.now - started_s < block.timeout:
             ticks = floor((clock.now - started_s) / block.quorum_every + 1e-9)
-            needed = max(block.quorum_floor, 1.0 - block.quorum_relax * ticks)
-            if (self._num_peers - len(self._pending)) / self._num_peers >= needed - 1e-12:
+            if (self._num_peers - len(self._pending)) / self._num_peers >= relaxed_quorum(block, clock.now - started_s):
                 return
             next_tick = started_s + (ticks + 1) * block.quorum_every
             yield self._changed | clock.timeout(next_tick - clock.now)

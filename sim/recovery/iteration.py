@@ -51,12 +51,9 @@ class Iteration(Recovery):
         engine.clock.call_in(self.block.reconfigure, self._go_on, self._pause)
 
     def _hold(self, peer: SimPeer) -> None:
-        self._charge(peer)
+        peer.charge_status(self.engine.clock.now)
         peer.idle = False
         peer.status = "reconfiguring"
-
-    def _charge(self, peer: SimPeer) -> None:
-        peer.charge_status(self.engine.clock.now)
 
     def holds_back(self, peer: SimPeer) -> bool:
         """Let a peer that comes during the pause wait for its end."""
@@ -77,5 +74,5 @@ class Iteration(Recovery):
         self._paused = False
         for peer in self.engine.peers:
             if peer.status == "reconfiguring":
-                self._charge(peer)
+                peer.charge_status(self.engine.clock.now)
                 peer.status = "training"
