@@ -31,11 +31,10 @@ def rehearse(job: Job) -> None:
 def _times(job: Job, chunk: int, num_samples: int = WARM_UPS + SAMPLES) -> dict[str, float]:
     import torch
 
-    block, shape = job.plan.scenario.emulator, job.shape
+    shape = job.shape
     queue = job.plan.order is None
-    compute = Compute(
-        shape, [chunk], seed=job.seed, optimizer=block.optimizer, learning_rate=block.learning_rate, fused_last=queue
-    )
+    optimizer = job.plan.scenario.training.optimizer
+    compute = Compute(shape, [chunk], seed=job.seed, optimizer=optimizer, fused_last=queue)
     body = torch.zeros(shape.tokens * shape.boundary_width, dtype=getattr(torch, shape.dtype)).numpy().tobytes()
     last = chunk == shape.num_chunks - 1
     kinds: list[Kind] = ["B"] if queue and last else ["F", "B"]

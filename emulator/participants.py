@@ -12,8 +12,8 @@ def make_peer(job: Job, index: int, life: int, transport: Transport, emit: Emit)
     """Return a peer with its scaled-down pieces of the model."""
     plan, block = job.plan, job.plan.scenario.emulator
     compute = Compute(
-        job.shape, plan.chunks_of(plan.peers[index].stage), seed=job.seed, optimizer=block.optimizer,
-        learning_rate=block.learning_rate, fused_last=plan.order is None,
+        job.shape, plan.chunks_of(plan.peers[index].stage), seed=job.seed, fused_last=plan.order is None,
+        optimizer=plan.scenario.training.optimizer,
     )  # fmt: skip
     setup = Setup(
         plan, index, life, job.seed, measured=block.clock == "cpu", deferred=block.clock == "virtual",

@@ -55,6 +55,5 @@ def _serial(plan: Plan, seed: int, batches: list[list[int]]) -> list[NDArray[Any
     """Return the weights of each chunk of the plain model after a step for each of the batches."""
     from orionbed.training.serial import train_serially
 
-    block = plan.scenario.emulator
-    weights = train_serially(model_shape(plan), seed, batches, block.optimizer, block.learning_rate)
+    weights = train_serially(model_shape(plan), seed, batches, plan.scenario.training.optimizer)
     return [each.numpy() for each in weights]

@@ -54,7 +54,7 @@ def model_shape(plan: Plan) -> "ModelShape":
         kv_heads=heads // group,
         vocab=block.vocab,
         sequence=block.tokens,
-        sequences=1,
+        sequences=block.sequences,
         boundary=narrow,
         dtype=block.dtype,
         recompute=plan.scenario.pipeline.schedule.recompute == "full",

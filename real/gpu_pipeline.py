@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.backends import BackendError
 from orionbed.fleet.parents import die_with_parent
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
 from orionbed.schedule.order import Order
 from orionbed.schedule.timing import equal_times
@@ -135,7 +136,7 @@ def hold_against_plain(
     shape = replace(shape, layers_per_chunk=(1,) * order.num_chunks, dtype=case.dtype)
     training = PipelineTraining(
         shape, order, stage=place.stage, replica=0, num_replicas=1, pipeline_group=group, replica_group=None,
-        device=device, seed=SEED, optimizer="sgd", learning_rate=0.0, recompute=case.recompute,
+        device=device, seed=SEED, optimizer=InnerOptimizer(kind="sgd", learning_rate=1e-30), recompute=case.recompute,
     )  # fmt: skip
     training.step(0)
     began_s = time.perf_counter()

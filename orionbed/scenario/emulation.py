@@ -49,14 +49,13 @@ class Emulator(Block):
     )
     width: Annotated[int, Field(ge=8)] = Field(default=256, description="Its width (default 256).")
     tokens: Annotated[int, Field(ge=2)] = Field(
-        default=64, description="Tokens of its micro-batches, one sequence each (default 64)."
+        default=64, description="Tokens of a sequence of its micro-batches (default 64)."
     )
+    sequences: Count = Field(default=1, description="Sequences of its micro-batches (default 1).")
     vocab: Annotated[int, Field(ge=8)] = Field(default=256, description="Its vocabulary (default 256).")
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="Number format of its weights and activations (default float32)."
     )
-    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="Its optimizer (default adamw).")
-    learning_rate: Positive = Field(default=1e-3, description="Its learning rate (default 0.001).")
     time_dilation: AutoOrNumber = Field(
         default="auto",
         description="Seconds of this machine per second of the run, with `paced`; below 1 a run is faster than the "

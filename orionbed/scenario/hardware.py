@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from orionbed.scenario.emulation import an_address
-from orionbed.scenario.fields import Block, Count, Duration, Loc, Positive, conflicts
+from orionbed.scenario.fields import Block, Count, Duration, Loc, conflicts
 
 
 class Real(Block):
@@ -40,8 +40,6 @@ class Real(Block):
         default=None,
         description="With queues: training phases with merges that the run lasts (default null: to its end).",
     )
-    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="The optimizer (default adamw).")
-    learning_rate: Positive = Field(default=1e-3, description="Its learning rate (default 0.001).")
     compile: bool = Field(
         default=False,
         description="Whether torch.compile makes the layers of the model (default false); where it cannot, the run "

@@ -17,6 +17,7 @@ from orionbed.scenario.network import Network
 from orionbed.scenario.orchestrator import OrchestratorOrNone
 from orionbed.scenario.recovery import Recovery
 from orionbed.scenario.sections import Cost, Datacenter, Published, Report, Run, SyncOrNone
+from orionbed.scenario.training import Training
 
 
 class Scenario(Block):
@@ -60,6 +61,9 @@ class Scenario(Block):
     )
     uncertain: dict[str, Any] = Field(
         default={}, description="Dotted key -> the distribution that `run --samples` draws it from, or {choice: [...]}."
+    )
+    training: Training = Field(
+        default=Training(), description="What is learned from what, and how, wherever something is really computed."
     )
     emulator: Emulator = Field(default=Emulator(), description="Settings of the emulator backend.")
     real: Real = Field(default=Real(), description="Settings of the real backend.")

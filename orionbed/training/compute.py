@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.actions import Kind
+from orionbed.training.data import Batches
 from orionbed.training.parameters import to_bytes
 from orionbed.training.shape import ModelShape
 
@@ -54,8 +56,8 @@ class Compute:
         chunks: Sequence[int],
         *,
         seed: int,
-        optimizer: str,
-        learning_rate: float,
+        optimizer: InnerOptimizer,
+        batches: Batches | None = None,
         fused_last: bool,
         device: str = "cpu",
         timer: Callable[[], float] = time.thread_time,
@@ -66,7 +68,7 @@ class Compute:
         self.shape = shape
         self.chunks = tuple(chunks)
         self.worker: StageWorker = StageWorker(
-            shape, chunks, seed=seed, optimizer=optimizer, learning_rate=learning_rate, device=device
+            shape, chunks, seed=seed, optimizer=optimizer, batches=batches, device=device
         )
         self._timer = timer
         self._codec: Codec = Copying(shape, device) if codec is None else codec

@@ -4,7 +4,8 @@ Every symbol is followed by one of four others, the same four for the whole run,
 symbols whose frequency falls like that of words. The entropy is 1.14 nats per token, against ln(vocab) of a guess.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,6 +16,9 @@ from orionbed.training.shape import ModelShape
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Batches = Callable[[int], "tuple[Tensor, Tensor]"]
+"""From the number of a micro-batch to its tokens and targets, each int64 of shape (sequences, sequence)."""
 
 ODDS: Final = (0.5, 0.3, 0.15, 0.05)  # of the four successors of a symbol
 
@@ -35,6 +39,11 @@ def batch(shape: ModelShape, seed: int, microbatch: int) -> "tuple[Tensor, Tenso
     for position in range(1, shape.sequence + 1):
         text[:, position] = successors[text[:, position - 1], which[:, position]]
     return torch.from_numpy(text[:, :-1].copy()), torch.from_numpy(text[:, 1:].copy())
+
+
+def synthetic(shape: ModelShape, seed: int) -> Batches:
+    """Return the synthetic micro-batches of a run."""
+    return partial(batch, shape, seed)
 
 
 @lru_cache(maxsize=8)

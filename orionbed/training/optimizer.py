@@ -7,6 +7,8 @@ torch's fused one all the same: step by step it would need room for two more ten
 
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
+from orionbed.scenario.training import InnerOptimizer
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -83,15 +85,15 @@ class FusedAdamW:
 NAMES: Final = ("sgd", "adamw")
 
 
-def make_optimizer(name: str, learning_rate: float, weights: "Tensor") -> Optimizer:
-    """Return the optimizer called `name` for these weights, which must stay where they are.
+def make_optimizer(settings: InnerOptimizer, weights: "Tensor") -> Optimizer:
+    """Return the optimizer of some settings for these weights, which must stay where they are.
 
     Raises:
         ValueError: there is none of this name.
 
     """
-    if name == "sgd":
-        return Sgd(learning_rate)
-    if name == "adamw":
-        return (AdamW if weights.device.type == "cpu" else FusedAdamW)(learning_rate, weights)
-    raise ValueError(f"there is no optimizer '{name}'; choose one of {', '.join(NAMES)}")
+    if settings.kind == "sgd":
+        return Sgd(settings.learning_rate)
+    if settings.kind == "adamw":
+        return (AdamW if weights.device.type == "cpu" else FusedAdamW)(settings.learning_rate, weights)
+    raise ValueError(f"there is no optimizer '{settings.kind}'; choose one of {', '.join(NAMES)}")

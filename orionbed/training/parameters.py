@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.optimizer import NAMES, make_optimizer
 from orionbed.training.shape import ModelShape
 
@@ -30,7 +31,7 @@ class FlatParameters:
     """
 
     def __init__(
-        self, shape: ModelShape, chunks: Sequence[int], modules: "Sequence[Chunk]", optimizer: str, learning_rate: float
+        self, shape: ModelShape, chunks: Sequence[int], modules: "Sequence[Chunk]", optimizer: InnerOptimizer
     ) -> None:
         import torch
 
@@ -38,8 +39,8 @@ class FlatParameters:
         self.weights: Tensor = torch.cat([parameter.detach().flatten() for parameter in parameters])
         self.gradients: Tensor = torch.zeros_like(self.weights)
         self.num_steps = 0
-        self._optimizer = make_optimizer(optimizer, learning_rate, self.weights)
-        self._optimizer_code = NAMES.index(optimizer)
+        self._optimizer = make_optimizer(optimizer, self.weights)
+        self._optimizer_code = NAMES.index(optimizer.kind)
         # Two pieces may have as many weights as one another, and still must not be taken for one another.
         layout = repr((shape.layers_per_chunk, shape.hidden, shape.ffn, shape.heads, shape.kv_heads, shape.vocab))
         layout += repr((shape.boundary, tuple(chunks)))

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from orionbed.training import data
+from orionbed.scenario.training import InnerOptimizer
+from orionbed.training.data import Batches, synthetic
 from orionbed.training.optimizer import AdamW
 from orionbed.training.shape import ModelShape
 
@@ -23,20 +24,27 @@ class SerialModel:
     """
 
     def __init__(
-        self, shape: ModelShape, *, seed: int, optimizer: str = "adamw", learning_rate: float, device: str = "cpu"
+        self,
+        shape: ModelShape,
+        *,
+        seed: int,
+        optimizer: InnerOptimizer,
+        batches: Batches | None = None,
+        device: str = "cpu",
     ) -> None:
         from orionbed.training.modules import make_chunk
 
         self.shape = shape
         self.seed = seed
         self.device = device
+        self._batches = batches or synthetic(shape, seed)
         self.modules = [make_chunk(shape, chunk, seed, device) for chunk in range(shape.num_chunks)]
         parameters = [parameter for module in self.modules for parameter in module.parameters()]
-        self._optimizer = _torch_optimizer(optimizer, parameters, learning_rate)
+        self._optimizer = _torch_optimizer(optimizer, parameters)
 
     def loss(self, microbatch: int) -> "Tensor":
         """Return the mean loss per token of a micro-batch in nats, with its graph."""
-        tokens, targets = (each.to(self.device) for each in data.batch(self.shape, self.seed, microbatch))
+        tokens, targets = (each.to(self.device) for each in self._batches(microbatch))
         crossing: Tensor = tokens
         for module in self.modules:
             crossing = module(crossing, targets)
@@ -60,24 +68,26 @@ class SerialModel:
 
 
 def train_serially(
-    shape: ModelShape, seed: int, batches: Sequence[Sequence[int]], optimizer: str, learning_rate: float
+    shape: ModelShape,
+    seed: int,
+    steps: Sequence[Sequence[int]],
+    optimizer: InnerOptimizer,
+    batches: Batches | None = None,
 ) -> "list[Tensor]":
     """Return the weights of each chunk, in one row, after one step per list of micro-batches."""
-    model = SerialModel(shape, seed=seed, optimizer=optimizer, learning_rate=learning_rate)
-    for microbatches in batches:
+    model = SerialModel(shape, seed=seed, optimizer=optimizer, batches=batches)
+    for microbatches in steps:
         model.step(microbatches)
     return model.weights()
 
 
-def _torch_optimizer(
-    name: str, parameters: "Sequence[torch.nn.Parameter]", learning_rate: float
-) -> "torch.optim.Optimizer":
+def _torch_optimizer(settings: InnerOptimizer, parameters: "Sequence[torch.nn.Parameter]") -> "torch.optim.Optimizer":
     import torch
 
-    if name == "sgd":
-        return torch.optim.SGD(parameters, learning_rate)
-    if name == "adamw":
+    if settings.kind == "sgd":
+        return torch.optim.SGD(parameters, settings.learning_rate)
+    if settings.kind == "adamw":
         return torch.optim.AdamW(
-            parameters, learning_rate, betas=AdamW.BETAS, eps=AdamW.EPSILON, weight_decay=AdamW.DECAY
+            parameters, settings.learning_rate, betas=AdamW.BETAS, eps=AdamW.EPSILON, weight_decay=AdamW.DECAY
         )
-    raise ValueError(f"there is no optimizer '{name}'")
+    raise ValueError(f"there is no optimizer '{settings.kind}'")

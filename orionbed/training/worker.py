@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orionbed.training import data
+from orionbed.scenario.training import InnerOptimizer
+from orionbed.training.data import Batches, synthetic
 from orionbed.training.kept import Forward, Half, measured, num_bytes
 from orionbed.training.parameters import FlatParameters
 from orionbed.training.shape import ModelShape
@@ -20,10 +21,11 @@ Key = tuple[int, int]
 class StageWorker:
     """The chunks that one peer holds, and the micro-batches it is at work on.
 
-    A micro-batch is a number that its data follow from; it may be done again once it is finished or forgotten. Passes
-    of different micro-batches may come in any order and interleaved with steps. The gradient of a micro-batch in a
-    chunk is accumulated at once, when its whole backward or the weight half ends. Initial weights depend on the seed
-    and the number of the chunk alone, so all replicas begin alike. All tensors that go in and out are detached.
+    A micro-batch is a number from which `batches` makes its data (default: synthetic text); it may be done again once
+    it is finished or forgotten. Passes of different micro-batches may come in any order and interleaved with steps. The
+    gradient of a micro-batch in a chunk is accumulated at once, when its whole backward or the weight half ends.
+    Initial weights depend on the seed and the number of the chunk alone, so all replicas begin alike. All tensors that
+    go in and out are detached.
 
     Raises:
         ValueError: from every method, for a chunk that is not held, a pass out of turn or a tensor that does not fit.
@@ -36,8 +38,8 @@ class StageWorker:
         chunks: Sequence[int],
         *,
         seed: int,
-        optimizer: str = "adamw",
-        learning_rate: float,
+        optimizer: InnerOptimizer,
+        batches: Batches | None = None,
         device: str = "cpu",
     ) -> None:
         from orionbed.training.modules import make_chunk
@@ -48,9 +50,10 @@ class StageWorker:
         self.chunks = tuple(sorted(chunks))
         self.seed = seed
         self.device = device
+        self._batches = batches or synthetic(shape, seed)
         self.losses: dict[int, float] = {}
         self._modules = {chunk: make_chunk(shape, chunk, seed, device) for chunk in self.chunks}
-        self._flat = FlatParameters(shape, self.chunks, list(self._modules.values()), optimizer, learning_rate)
+        self._flat = FlatParameters(shape, self.chunks, list(self._modules.values()), optimizer)
         self._immediate = {chunk: module.immediate() for chunk, module in self._modules.items()}
         self._forwards: dict[Key, Forward] = {}
         self._halves: dict[Key, Half] = {}
@@ -200,7 +203,7 @@ class StageWorker:
             raise ValueError(f"chunk {chunk} is at work on micro-batch {microbatch} already; forget it first")
         targets = None
         if chunk == 0 or self.shape.is_last(chunk):
-            drawn = data.batch(self.shape, self.seed, microbatch)
+            drawn = self._batches(microbatch)
             tokens, targets = (each.to(self.device, non_blocking=True) for each in drawn)
         if chunk == 0:
             if inputs is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from orionbed.scenario.measurements import NARROWING, PassTimes, Piece
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.shape import ModelShape
 from real.calibration.measure import Mark, Timed, Times, spread_of
 
@@ -20,7 +21,8 @@ more per graph than it does inside a stage (measured on a CPU with layers of wid
 
 STEP_SIZES: Final = {"cpu": (10**6, 4 * 10**6, 16 * 10**6), "cuda": (10**7, 10**8, 10**9)}
 """Parameters of the optimizer steps that are timed beside those of whole stages."""
-LEARNING_RATE: Final = 1e-6  # so small that hundreds of steps on noise leave the weights what they are
+OPTIMIZER: Final = InnerOptimizer(learning_rate=1e-6)
+"""So slow that hundreds of steps on noise leave the weights what they are."""
 
 SECTIONS: Final = ("forward", "backward", "forward_again", "input_gradient", "weight_gradient")
 
@@ -149,7 +151,7 @@ def _step(shape: ModelShape, device: str, size: int) -> Timed:
 
     weights = torch.randn(size, device=device).to(shape.torch_dtype)
     gradients = torch.zeros_like(weights)
-    optimizer = make_optimizer("adamw", LEARNING_RATE, weights)
+    optimizer = make_optimizer(OPTIMIZER, weights)
 
     def run(mark: Mark) -> None:
         mark()

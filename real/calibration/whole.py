@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orionbed.training.shape import ModelShape
 from real.calibration.measure import Mark, Timed, Times
-from real.calibration.pieces import LEARNING_RATE
+from real.calibration.pieces import OPTIMIZER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +29,7 @@ class WholeStage:
 
         self.chunk = chunk
         self.shape = replace(shape, recompute=False)
-        self.worker = StageWorker(
-            self.shape, [chunk], seed=0, optimizer="adamw", learning_rate=LEARNING_RATE, device=device
-        )
+        self.worker = StageWorker(self.shape, [chunk], seed=0, optimizer=OPTIMIZER, device=device)
         entering, leaving = (torch.randn(shape.boundary_shape, device=device).to(shape.torch_dtype) for _ in range(2))
         self._inputs: Tensor | None = entering if chunk else None
         self._gradient: Tensor | None = None if shape.is_last(chunk) else leaving

@@ -38,14 +38,13 @@ def make_participant(  # noqa: PLR0917
         job.shape,
         plan.chunks_of(plan.peers[index].stage),
         seed=job.seed,
-        optimizer=block.optimizer,
-        learning_rate=block.learning_rate,
+        optimizer=plan.scenario.training.optimizer,
         fused_last=True,
         device=device.name,
         timer=_timer(device),
         codec=staging,
     )
-    warm_up(compute, staging, block.warm_up, optimizer=block.optimizer)
+    warm_up(compute, staging, block.warm_up, optimizer=plan.scenario.training.optimizer)
     setup = Setup(plan, index, life, job.seed, measured=True, faults=resolve(plan, job.seed))
     participant = PeerParticipant(setup, compute, transport, emit)
     return Made(participant, staging.arrived, device.describe(), device.peak_memory_bytes)

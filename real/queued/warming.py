@@ -1,5 +1,6 @@
 """First-use costs, paid before anything is measured: libraries that load kernels, memory that is touched first."""
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.compute import Compute
 from orionbed.training.optimizer import make_optimizer
 from real.queued.staging import Staging
@@ -8,7 +9,7 @@ _STAND_IN: int = 1024
 """Weights on which a step is tried: those of the model must stay as they are."""
 
 
-def warm_up(compute: Compute, staging: Staging, num_microbatches: int, *, optimizer: str) -> None:
+def warm_up(compute: Compute, staging: Staging, num_microbatches: int, *, optimizer: InnerOptimizer) -> None:
     """Do the operations of some micro-batches at full shape on data that is thrown away.
 
     Afterwards the weights, the optimizer's memory and the counts are what they were: version 0.
@@ -25,7 +26,7 @@ def warm_up(compute: Compute, staging: Staging, num_microbatches: int, *, optimi
             compute.run("F", chunk, number, staging.arrived(crossing) if chunk else None)
         compute.run("B", chunk, number, None if chunk == 0 == shape.num_chunks - 1 else staging.arrived(crossing))
     weights = torch.zeros(_STAND_IN, dtype=shape.torch_dtype, device=worker.device)
-    make_optimizer(optimizer, 1e-3, weights).step(weights, torch.zeros_like(weights), 1)
+    make_optimizer(optimizer, weights).step(weights, torch.zeros_like(weights), 1)
     if worker.device == "cpu":
         worker.load_state(worker.state())  # memory that was given out but never written to costs time at first use
     worker.reset()

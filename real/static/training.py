@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.actions import Action, Kind
 from orionbed.schedule.order import Order
-from orionbed.training import data
+from orionbed.training.data import Batches, synthetic
 from orionbed.training.parameters import FlatParameters
 from orionbed.training.shape import ModelShape
 from real.devices import Device
@@ -66,9 +67,9 @@ class PipelineTraining:
         replica_group: "ProcessGroup | None",
         device: Device,
         seed: int,
-        optimizer: str,
-        learning_rate: float,
+        optimizer: InnerOptimizer,
         recompute: "Recompute",
+        batches: Batches | None = None,
         clock: Clock = time.monotonic,
         compile_blocks: bool = False,
         defer_receives: bool = False,
@@ -81,10 +82,11 @@ class PipelineTraining:
         self.chunks = held_by(order, stage)
         self.receive_buffer_bytes = receive_buffer_bytes(order, stage, shape)
         self._replica, self._num_replicas, self._replica_group = replica, num_replicas, replica_group
-        self._device, self._seed = device, seed
+        self._device = device
+        self._batches = batches or synthetic(shape, seed)
         self._watch = Stopwatch(device, clock)
         modules = {chunk: make_chunk(shape, chunk, seed, device.name) for chunk in self.chunks}
-        self.flat = FlatParameters(shape, self.chunks, list(modules.values()), optimizer, learning_rate)
+        self.flat = FlatParameters(shape, self.chunks, list(modules.values()), optimizer)
         pieces = {chunk: PipelinedChunk(module, recompute) for chunk, module in modules.items()}
         found: set[str | None] = set()
         if compile_blocks:
@@ -139,7 +141,7 @@ class PipelineTraining:
             return [], []
         count = self.order.num_microbatches
         numbers = [(number * count + m) * self._num_replicas + self._replica for m in range(count)]
-        drawn = [data.batch(self.shape, self._seed, each) for each in numbers]
+        drawn = [self._batches(each) for each in numbers]
         tokens, targets = ([pair[i].to(self._device.name, non_blocking=True) for pair in drawn] for i in (0, 1))
         return tokens, targets
 

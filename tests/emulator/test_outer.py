@@ -41,11 +41,9 @@ def expected(plan: Plan, seed: int, record: Any) -> tuple[list[Any], list[list[i
 
     from orionbed.training.serial import SerialModel
 
-    block = plan.scenario.emulator
     shape = model_shape(plan)
     models = [
-        SerialModel(shape, seed=seed, optimizer=block.optimizer, learning_rate=block.learning_rate)
-        for _ in range(plan.num_replicas)
+        SerialModel(shape, seed=seed, optimizer=plan.scenario.training.optimizer) for _ in range(plan.num_replicas)
     ]
     steps: list[dict[int, set[int]]] = [defaultdict(set) for _ in models]
     for entry in record.entries:

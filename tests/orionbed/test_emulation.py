@@ -13,11 +13,11 @@ from orionbed.scenario.emulation import Emulator
 MEASURED = {"F": 0.002, "B": 0.006, "STEP": 0.001}
 # Seen elsewhere: what each of these does needs a run.
 IN_RUNS = {
-    "clock", "optimizer", "learning_rate", "reference", "merges", "lateness_limit", "recovery_deadline", "listen",
+    "clock", "reference", "merges", "lateness_limit", "recovery_deadline", "listen",
     "remote_slots", "join_timeout",
 }  # fmt: skip
 CHANGES: dict[str, Any] = {
-    "layers": 8, "width": 128, "tokens": 32, "vocab": 64, "dtype": "float64", "time_dilation": 0.5,
+    "layers": 8, "width": 128, "tokens": 32, "sequences": 2, "vocab": 64, "dtype": "float64", "time_dilation": 0.5,
     "payload_scale": 7.0, "training": 30.0,
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.catalogue import ENTRIES, Wanted
 from orionbed.schedule.order import Order
 from orionbed.schedule.timing import equal_times
@@ -11,7 +12,7 @@ from orionbed.training.serial import train_serially
 
 NAMES = ["gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", "zb-v", "dualpipe-v"]
 BATCHES = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-HOW = {"seed": 3, "optimizer": "adamw", "learning_rate": 1e-2}
+HOW = {"seed": 3, "optimizer": InnerOptimizer(learning_rate=1e-2)}
 
 
 def order_of(name: str) -> Order:
@@ -27,7 +28,7 @@ def serial(shape: Any, optimizer: str = "adamw") -> Any:
     """Weights of the reference, trained once per shape; recompute means nothing to it."""
     key = (shape.boundary, shape.dtype, optimizer)
     if key not in SERIAL:
-        SERIAL[key] = train_serially(shape, HOW["seed"], BATCHES, optimizer, HOW["learning_rate"])
+        SERIAL[key] = train_serially(shape, HOW["seed"], BATCHES, InnerOptimizer(kind=optimizer, learning_rate=1e-2))
     return SERIAL[key]
 
 
@@ -51,7 +52,7 @@ def test_weights_after_three_steps_are_those_of_the_whole_model(
 def test_in_single_precision_too(name: str, small: Any, pipeline: Any, relative_error: Any) -> None:
     shape = small(boundary=6, recompute=True, dtype="float32")
     # Adam divides by the root of the second moment, which makes much of the rounding of tiny gradients: 5e-6 here.
-    how = HOW | {"optimizer": "sgd"}
+    how = HOW | {"optimizer": InnerOptimizer(kind="sgd", learning_rate=1e-2)}
     made = pipeline(order_of(name), shape, **how)
     for microbatches in BATCHES:
         made.step(microbatches)
@@ -68,7 +69,7 @@ def test_a_micro_batch_left_out_is_noticed(small: Any, pipeline: Any, relative_e
 def test_losses_are_those_of_the_whole_model(small: Any, pipeline: Any) -> None:
     from orionbed.training.serial import SerialModel
 
-    model = SerialModel(small(), seed=3, learning_rate=1e-2)
+    model = SerialModel(small(), seed=3, optimizer=InnerOptimizer(learning_rate=1e-2))
     expected = {microbatch: model.loss(microbatch).item() for microbatch in BATCHES[0]}
     made = pipeline(order_of("dualpipe-v"), small(), **HOW)
     made.step(BATCHES[0])
@@ -83,19 +84,20 @@ def test_losses_are_those_of_the_whole_model(small: Any, pipeline: Any) -> None:
 def test_a_model_in_one_piece(optimizer: str, small: Any, relative_error: Any) -> None:
     from orionbed.training.worker import StageWorker
 
-    worker = StageWorker(small(1), [0], seed=3, optimizer=optimizer, learning_rate=1e-2)
+    settings = InnerOptimizer(kind=optimizer, learning_rate=1e-2)
+    worker = StageWorker(small(1), [0], seed=3, optimizer=settings)
     for microbatches in BATCHES:
         for microbatch in microbatches:
             assert worker.forward_backward(0, microbatch, None) is None
         worker.step(len(microbatches))
-    expected = train_serially(small(1), 3, BATCHES, optimizer, 1e-2)
+    expected = train_serially(small(1), 3, BATCHES, settings)
     assert relative_error([worker.weights()], expected) < 1e-10
 
 
 def test_replicas_that_add_their_gradients_are_one(small: Any) -> None:
     from orionbed.training.worker import StageWorker
 
-    alone, one, other = (StageWorker(small(1), [0], seed=3, learning_rate=1e-2) for _ in range(3))
+    alone, one, other = (StageWorker(small(1), [0], **HOW) for _ in range(3))
     for microbatch in range(4):
         alone.forward_backward(0, microbatch, None)
         (one if microbatch < 3 else other).forward_backward(0, microbatch, None)

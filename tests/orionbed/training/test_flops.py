@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.worker import StageWorker
 
 
@@ -38,7 +39,7 @@ def executed(shape: Any, *, split: bool, chunk: int = 1) -> tuple[int, int, int]
     """FLOPs of forward, of the backward or its first half, and of the second half."""
     import torch
 
-    worker = StageWorker(shape, [chunk], seed=0, learning_rate=1e-2)
+    worker = StageWorker(shape, [chunk], seed=0, optimizer=InnerOptimizer(learning_rate=1e-2))
     crossing = torch.ones(shape.boundary_shape)
     with counting() as forward:
         worker.forward(chunk, 0, crossing)

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.shape import parameters_of
 from orionbed.training.worker import StageWorker
 
 
 def trained(shape: Any, *, steps: int, optimizer: str = "adamw") -> StageWorker:
-    worker = StageWorker(shape, [0, 1], seed=5, optimizer=optimizer, learning_rate=1e-2)
+    worker = StageWorker(shape, [0, 1], seed=5, optimizer=InnerOptimizer(kind=optimizer, learning_rate=1e-2))
     go_on(worker, range(steps))
     return worker
 
@@ -92,7 +93,9 @@ def test_what_is_not_its_state_is_refused_and_changes_nothing(spoil: Any, messag
 
 def test_pieces_of_equal_size_are_told_apart(small: Any) -> None:
     shape = small(4)
-    second, third = (StageWorker(shape, [chunk], seed=5, learning_rate=1e-2) for chunk in (1, 2))
+    second, third = (
+        StageWorker(shape, [chunk], seed=5, optimizer=InnerOptimizer(learning_rate=1e-2)) for chunk in (1, 2)
+    )
     assert len(second.state()) == len(third.state())
     with pytest.raises(ValueError, match="another piece"):
         second.load_state(third.state())

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.shape import parameters_of
 from orionbed.training.worker import StageWorker
 
 
 def worker_of(shape: Any, *chunks: int, **changes: Any) -> StageWorker:
-    return StageWorker(shape, chunks, **{"seed": 5, "learning_rate": 1e-2} | changes)
+    return StageWorker(shape, chunks, **{"seed": 5, "optimizer": InnerOptimizer(learning_rate=1e-2)} | changes)
 
 
 def crossing(shape: Any, seed: int = 0) -> Any:
@@ -201,8 +202,3 @@ def test_the_last_chunk_takes_no_gradient(small: Any) -> None:
 def test_chunks_must_exist(chunks: list[int], small: Any) -> None:
     with pytest.raises(ValueError, match="distinct numbers from 0 to 2"):
         worker_of(small(3), *chunks)
-
-
-def test_an_unknown_optimizer(small: Any) -> None:
-    with pytest.raises(ValueError, match="no optimizer 'lion'; choose one of sgd, adamw"):
-        worker_of(small(1), 0, optimizer="lion")

@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
     "peers.sites": {"virginia": 4},
     "run.tokens": None,
     "run.duration": 900.0,
-    "real": {"device": "cpu", "training": 3.0, "silence": 20.0, "start_timeout": 90.0, "learning_rate": 3e-3},
+    "real": {"device": "cpu", "training": 3.0, "silence": 20.0, "start_timeout": 90.0},
 }  # fmt: skip
 PAIR: dict[str, Any] = {"pipeline__replicas": 1, "peers__sites": {"virginia": 2}}
 """Two peers: enough where it matters how a run ends, not what it computes."""

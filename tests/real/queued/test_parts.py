@@ -12,6 +12,7 @@ from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.results import Epoch
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.compute import Compute
 from orionbed.training.shape import ModelShape
 from real.hearing import LastActions
@@ -31,12 +32,14 @@ SHAPE = ModelShape((1, 1, 1), 32, 48, 4, 2, 64, sequence=8, sequences=2, boundar
 def test_a_warm_up_does_every_operation_and_leaves_version_0(chunk: int) -> None:
     pytest.importorskip("torch")
     staging = make_staging(SHAPE, "cpu")
-    compute = Compute(SHAPE, (chunk,), seed=3, optimizer="adamw", learning_rate=0.1, fused_last=True, codec=staging)
+    compute = Compute(
+        SHAPE, (chunk,), seed=3, optimizer=InnerOptimizer(learning_rate=0.1), fused_last=True, codec=staging
+    )
     before = compute.worker.state_hash()
     done = list[str]()
     run = compute.run
     compute.run = lambda *order: (done.append(order[0]), run(*order))[1]  # type: ignore[method-assign,assignment]
-    warm_up(compute, staging, 2, optimizer="adamw")
+    warm_up(compute, staging, 2, optimizer=InnerOptimizer(learning_rate=0.1))
     assert done == (["B", "B"] if chunk == 2 else ["F", "B", "F", "B"])
     assert compute.worker.state_hash() == before
     assert not compute.worker.gradients().any()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orionbed.backends import BackendError
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.shape import ModelShape
 from real.static import checkpoint
 from real.static.checkpoint import Checkpoints, newest_common
@@ -25,7 +26,8 @@ def _make() -> Make:
         from orionbed.training.parameters import FlatParameters
 
         shape = ModelShape((1, 1), 32, 48, 4, 2, 64, 8, 2, 6, dtype)
-        flat = FlatParameters(shape, [chunk], [make_chunk(shape, chunk, 0)], optimizer, 1e-2)
+        settings = InnerOptimizer(kind=optimizer, learning_rate=1e-2)
+        flat = FlatParameters(shape, [chunk], [make_chunk(shape, chunk, 0)], settings)
         advance(flat, steps)
         return flat
 

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 import real.static.pipelining  # noqa: F401 - here, before there are several processes
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.actions import parse_action
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
 from orionbed.schedule.order import Order, make_order, one_each
@@ -94,8 +95,7 @@ def training_of(case: dict[str, Any], rank: int) -> Watched | None:
         replica_group=replicas[stage] if replicas else None,
         device=Device.choose("cpu", rank, threads=1),
         seed=0,
-        optimizer=case.get("optimizer", "adamw"),
-        learning_rate=1e-2,
+        optimizer=InnerOptimizer(kind=case.get("optimizer", "adamw"), learning_rate=1e-2),
         recompute=case.get("recompute", "none"),
         defer_receives=case.get("defer", False),
     )

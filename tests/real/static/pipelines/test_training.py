@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.classic import interleaved, one_forward_one_backward
 from orionbed.schedule.v_shaped import zb_v
 from orionbed.training.serial import SerialModel
@@ -23,7 +24,9 @@ TWO_REPLICAS = [[0, 1], [2, 3]]
 
 
 def serial(batches: list[list[int]]) -> tuple[list[Any], list[float]]:
-    model = SerialModel(ModelShape(layers_per_chunk=(1, 1), **SHAPE), seed=0, learning_rate=1e-2)
+    model = SerialModel(
+        ModelShape(layers_per_chunk=(1, 1), **SHAPE), seed=0, optimizer=InnerOptimizer(learning_rate=1e-2)
+    )
     losses = [model.step(numbers) for numbers in batches]
     return model.weights(), losses
 
