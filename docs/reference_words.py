@@ -33,6 +33,12 @@ FILES: Final = (
     ("`figures/`", "every figure as SVG and PNG, and its data as CSV"),
     ("`steps.csv`, `timeline.csv`, `marks.csv`, `stages.csv`, `peers.csv`", "[tables](#tables)"),
     ("`curve.csv`", "the bandwidth curve, where `report.uplinks` is not empty"),
+    (
+        "`loss.csv`",
+        "of a training: each micro-batch learned from, second of the run, tokens so far, loss, rolling mean",
+    ),
+    ("`held_out.csv`", "of a training: each evaluation on held-out text"),
+    ("`samples.txt`", "of a training: what the model writes in the end"),
     ("`bands.csv`", "one row per draw of `run --samples`: the drawn values and what came out"),
     ("`trace.npz`", "the [trace](#the-trace), unless `run.trace` is `summary`"),
     ("`trace.json.gz`", "the same for Perfetto (ui.perfetto.dev) or chrome://tracing"),
@@ -234,12 +240,56 @@ SUMMARY: Final[tuple[tuple[str, str, str], ...]] = (
     ("engine.events_per_s", "1/s", "events per second of `wall_s`"),
 )  # fmt: skip
 
+# The block `train`, which only trainings have; rows as in SUMMARY.
+TRAIN: Final[tuple[tuple[str, str, str], ...]] = (
+    ("train.model.kind", "", "`training.model`: stand-in or own"),
+    ("train.model.data", "", "kind of `training.data`"),
+    ("train.model.num_parameters", "", "parameters of the model that was trained"),
+    ("train.model.layers_per_chunk[]", "", "its layers, by piece"),
+    ("train.model.hidden", "", "its width"),
+    ("train.model.vocab", "", "its vocabulary"),
+    ("train.model.boundary_width", "", "values per token that a piece hands on"),
+    ("train.model.boundary_bytes", "B", "what crosses a boundary per micro-batch and direction"),
+    ("train.model.sequence", "", "tokens of a sequence"),
+    ("train.model.sequences", "", "sequences of a micro-batch"),
+    ("train.model.dtype", "", "number format of weights and activations"),
+    ("train.microbatches", "", "micro-batches that were learned from: whose gradient the first stage has used"),
+    ("train.tokens", "", "their tokens"),
+    ("train.tokens_each", "", "tokens of one of them"),
+    ("train.tokens_per_s", "1/s", "tokens learned from per second of this machine"),
+    ("train.training_s", "s", "seconds of this machine that the training took, since it was last gone on with"),
+    ("train.loss.first", "", "mean loss of the first tenth of the micro-batches, nats per token, each when the last stage computed it"),
+    ("train.loss.last", "", "the same of the last tenth"),
+    ("train.loss.rolling", "", "mean of the last `training.rolling` losses"),
+    ("train.loss.rolling_width", "", "`training.rolling`"),
+    ("train.loss.mean", "", "mean of all losses"),
+    ("train.loss.curve[][]", "", "second of the simulated run and loss of each micro-batch, in the order in which the first stage used them"),
+    ("train.held_out.loss", "", "mean loss on held-out text in the end, nats per token, with the replicas' mean weights"),
+    ("train.held_out.perplexity", "", "e to the power of it"),
+    ("train.held_out.bits_per_byte", "", "it in bits per byte, where tokens are bytes"),
+    ("train.held_out.loss_of_one_replica", "", "the same loss with the weights of one peer of each stage"),
+    ("train.held_out.curve[][]", "", "tokens learned from and held-out loss of each evaluation"),
+    ("train.staleness.mean", "", "optimizer steps of a peer between its forward of a micro-batch and its backward, on average over all"),
+    ("train.staleness.largest", "", "the most of them"),
+    ("train.staleness.mean_per_stage[]", "", "mean by stage"),
+    ("train.staleness.largest_per_stage[]", "", "largest by stage"),
+    ("train.steps.total", "", "optimizer steps of all peers"),
+    ("train.steps.per_stage[]", "", "the same by stage"),
+    ("train.merges.of_stages", "", "merges of several peers, each stage's counted by itself"),
+    ("train.merges.mean_drift", "", "how far replicas lay apart before merges: root mean square distance from their mean, as a share of its norm"),
+    ("train.merges.largest_drift", "", "the most of it"),
+    ("train.samples[]", "", "what the model wrote in the end, each behind 16 tokens of held-out text"),
+    ("train.weights_hash", "", "16 hexadecimal digits of the weights of all peers"),
+    ("train.torch", "", "version of torch"),
+)  # fmt: skip
+
 # The block `emulator`, which only runs on that backend have; rows as in SUMMARY.
 EMULATOR: Final[tuple[tuple[str, str, str], ...]] = (
     ("emulator.clock", "", "paced, virtual or cpu"),
     ("emulator.time_dilation", "", "seconds of this machine per second of the run; without meaning where the clock is not paced"),
     ("emulator.payload_scale", "", "what bytes, rates and windows were divided by; every other key of this file has true bytes"),
     ("emulator.num_processes", "", "processes: the peers, and the store where there are merges"),
+    ("emulator.encrypted", "", "whether peers used TLS among themselves: all, or those on different machines"),
     ("emulator.model.layers_per_chunk[]", "", "layers of each chunk of the scaled-down model"),
     ("emulator.model.width", "", "its width"),
     ("emulator.model.tokens", "", "tokens of its micro-batches"),
@@ -491,6 +541,14 @@ Beside these keys a run on the emulator has a block `emulator`.
 | key | unit | meaning |
 | --- | --- | --- |
 {rows_of(EMULATOR)}
+
+### Of a training
+
+`orionbed train` writes what a simulation does, and beside it a block `train`.
+
+| key | unit | meaning |
+| --- | --- | --- |
+{rows_of(TRAIN)}
 
 ### With an orchestrator
 

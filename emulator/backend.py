@@ -8,7 +8,7 @@ from emulator.coordinator import Coordinator
 from emulator.honesty import emulation_block, not_modelled, refuse
 from emulator.inspection import inspect
 from emulator.supervisor import Supervisor
-from orionbed.emulation import as_emulated
+from orionbed.emulation import as_emulated, model_shape
 from orionbed.fleet.interrupts import run_interruptibly
 from orionbed.fleet.orchestra import Orchestra
 from orionbed.fleet.outcome import Outcome
@@ -17,6 +17,7 @@ from orionbed.fleet.supervising import AbortedRunError
 from orionbed.journal import in_order
 from orionbed.plan import Plan, make_plan
 from orionbed.results import RunResult
+from orionbed.training.text import require_text
 
 
 def run(
@@ -33,6 +34,7 @@ def run(
     the_seed = plan.scenario.run.seed if seed is None else seed
     emulated = make_plan(as_emulated(plan.scenario), the_seed)
     refuse(emulated)
+    require_text(emulated.scenario.training.data, model_shape(emulated), the_seed)
     return run_interruptibly(_run(emulated, the_seed, progress, say or (lambda _text: None)))
 
 

@@ -1,17 +1,18 @@
 """What an emulation must say of itself: what was scaled, how late it was, what it leaves out, and when it is void."""
 
 from importlib.util import find_spec
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orionbed.backends import BackendError
-from orionbed.emulation import NOISE_WIDTH, is_shortened, model_shape
+from orionbed.emulation import NOISE_WIDTH, boundary_problem, is_shortened, model_shape
+from orionbed.encryption import cipher_rate
 from orionbed.orchestration import simulated_alone
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
-from orionbed.scenario.schedules import BottleneckBoundary
 from orionbed.warn import warning
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def refuse(plan: Plan) -> None:
     if scenario.peers.rebalance_every is not None or scenario.peers.rejoin != "own":
         problems.append("peers.rebalance_every and peers.rejoin: the emulator's peers stay with their stage; use sim")
     problems += simulated_alone(scenario)
+    boundary = boundary_problem(plan)
+    if boundary is not None:
+        problems.append(boundary)
     if scenario.recovery.in_flight != "drop":
         problems.append(
             f"recovery.in_flight {scenario.recovery.in_flight}: the emulator's peers drop; use drop, or sim"
@@ -60,7 +64,6 @@ def refuse(plan: Plan) -> None:
 def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]:
     """Return warnings about what this run leaves out or does badly."""
     scenario, found = plan.scenario, []
-    boundary = scenario.pipeline.boundary
     if scenario.network.transport.synchronous:
         found.append(
             warning(
@@ -95,21 +98,21 @@ def not_modelled(plan: Plan, measured: dict[str, float]) -> list[dict[str, str]]
                 "use keep_warm: true and slow_start_after_idle: false, or clock: virtual",
             )
         )
+    if cipher_rate(scenario.network) < inf:
+        found.append(
+            warning(
+                "not-modelled",
+                "what encryption costs by network.transport.cipher_rate is in the times, but counts as waiting for "
+                "transfer here",
+                "see the bar `encryption` of the simulator's waterfall",
+            )
+        )
     if any(peer.natted for peer in plan.peers):
         found.append(
             warning(
                 "not-modelled",
                 "NATs and relays are not emulated: all pairs of peers connect directly, at the direct delay",
                 "compare with the simulator only with network.nat.natted: 0 and no natted groups",
-            )
-        )
-    if boundary.kind not in {"none", "resbm"}:
-        what = "a ResBM of the same width" if isinstance(boundary, BottleneckBoundary) else "the whole tensor"
-        found.append(
-            warning(
-                "not-modelled",
-                f"boundary kind {boundary.kind}: what crosses counts as its bytes, but the numbers are those of {what}",
-                "read the loss as that of the stand-in",
             )
         )
     if scenario.emulator.width < NOISE_WIDTH:
@@ -148,6 +151,7 @@ def emulation_block(plan: Plan, supervisor: "Supervisor", result: RunResult) -> 
         "time_dilation": supervisor.scales.time_dilation,
         "payload_scale": supervisor.scales.payload_scale,
         "num_processes": len(supervisor.members),
+        "encrypted": block.encrypt or block.remote_slots > 0,
         "model": {
             "layers_per_chunk": list(shape.layers_per_chunk),
             "width": shape.hidden,

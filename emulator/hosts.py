@@ -10,6 +10,7 @@ from typing import Final
 
 from emulator.enrolment import enrol
 from emulator.host import Host
+from emulator.identity import Identity, UnknownKeyError
 from orionbed.backends import BackendError
 from orionbed.fleet import control
 from orionbed.fleet.certificates import Authority
@@ -51,6 +52,7 @@ class Hosts:
         self._authority = Authority()
         self._mine = self._authority.issue("supervisor")
         self._token = JoinToken.made(self._mine.fingerprint, os.environ.get(FROM_ENVIRONMENT, ""))
+        self._identity = Identity.read(block.key, block.trusted, ("emulator.key", "emulator.trusted"))
         self._hosts: dict[int, Host] = {}
         self._num_enrolled = 0
         self._num_joined = 0
@@ -126,10 +128,23 @@ class Hosts:
         """Somebody knocks: wants a certificate, or has one and joins."""
         if first["t"] == "enrol":
             self._num_enrolled += 1
-            name = f"host {self._num_enrolled}"
-            await enrol(first, reader, writer, self._token, lambda: self._authority.issue(name))
+            await self._enrol(first, reader, writer)
         elif first["t"] == "join" and certified(writer):
             await self._join(first, reader, writer)
+
+    async def _enrol(self, first: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self._num_enrolled
+        try:
+            await enrol(
+                first,
+                (reader, writer),
+                self._token,
+                self._identity,
+                lambda name: self._authority.issue(name or f"host {number}"),
+            )
+        except UnknownKeyError as error:
+            name = writer.get_extra_info("peername") or ["gone already"]
+            self._say(f"a host at {name[0]} knows the token and is refused: {error}")
 
     async def _join(self, first: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         slots, why = first.get("slots"), ""

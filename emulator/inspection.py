@@ -5,11 +5,13 @@ from typing import Any
 from emulator.reference import reference_difference
 from emulator.throttle.counters import Balance, Counters, ReceivedCount, SentCount, balance
 from orionbed.audit import Audit, audit
+from orionbed.emulation import model_shape
 from orionbed.faults import ResolvedFault
 from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.journal import in_order
 from orionbed.plan import Plan
+from orionbed.training.replay import difference_and_problem
 from orionbed.training.serial import TOLERANCES
 
 
@@ -18,6 +20,7 @@ def inspect(  # noqa: PLR0917
 ) -> Audit:
     """Return what the audit of a finished run found."""
     moved = moved_bytes(members)
+    difference, problem = _difference(plan, seed, record, members)
     return audit(
         in_order(record.entries),
         num_chunks=plan.num_chunks,
@@ -31,9 +34,18 @@ def inspect(  # noqa: PLR0917
         bytes_delivered=moved.delivered_bytes,
         bytes_in_flight=moved.in_flight_bytes,
         bytes_destroyed=moved.destroyed_bytes,
-        reference_difference=reference_difference(plan, seed, record, members),
+        reference_difference=difference,
+        reference_problem=problem,
         tolerance=TOLERANCES[plan.scenario.emulator.dtype],
     )
+
+
+def _difference(plan: Plan, seed: int, record: Record, members: list[Member]) -> tuple[float | None, str]:
+    """Return how far the weights are from the reference's, and why there is none."""
+    if plan.order is not None:
+        return reference_difference(plan, seed, record, members), ""
+    told = {m.index: m.final["weights"] for m in members if m.final is not None and "weights" in m.final}
+    return difference_and_problem(plan, model_shape(plan), seed, record.entries, told)
 
 
 def _held(plan: Plan, members: list[Member]) -> set[int] | None:

@@ -13,7 +13,9 @@ from orionbed.fleet.tls import Tls
 from orionbed.hops import bytes_per_s_per_bps
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import Scenario
+from orionbed.training.data import Batches
 from orionbed.training.shape import ModelShape
+from orionbed.training.text import make_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Job:
             host=order.get("host", "127.0.0.1"),
             tls=Tls.from_order(order.get("tls")),
         )
+
+    @property
+    def batches(self) -> Batches:
+        """What makes the micro-batches of the run: of the numbers that first-stage peers give them."""
+        return make_batches(self.plan.scenario.training.data, self.shape, self.seed)
 
     def scaled(self, payload_scale: float) -> "Job":
         """Return the job with the links and disks that outlive a process, now that it is known how bytes are scaled."""

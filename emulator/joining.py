@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from emulator.enrolment import WITHIN_S, obtain
+from emulator.identity import Identity
 from emulator.nursery import Nursery
 from orionbed.backends import BackendError
 from orionbed.fleet import control
@@ -41,6 +42,7 @@ class Joining:
     slots: int
     host: str
     certificates: Path | None
+    identity: Identity
     patience_s: float
 
 
@@ -51,6 +53,8 @@ def join(
     slots: int = 0,
     host: str = "",
     certificates: Path | None = None,
+    key: Path | None = None,
+    trusted: Path | None = None,
     say: Callable[[str], None] = lambda _text: None,
     patience_s: float = PATIENCE_S,
 ) -> Ending:
@@ -58,10 +62,12 @@ def join(
 
     `slots` 0 means one per core; peers listen on `host`, by default the address that this machine has towards the
     supervisor, which is waited for as long as `patience_s`. A certificate is kept in memory, or in the folder
-    `certificates`. Nothing else is left behind. BackendError: the supervisor is not there, is another one, or does not
-    want this machine.
+    `certificates`; nothing else is left behind. `key` is the file of this machine's key, which a supervisor may ask
+    for, `trusted` the file or folder of public keys of which the supervisor must have one. BackendError: the supervisor
+    is not there, is another one, or does not want this machine.
     """
-    return asyncio.run(_join(Joining(address, token, slots, host, certificates, patience_s), say))
+    identity = Identity.read(key, trusted, ("--key", "--trusted"))
+    return asyncio.run(_join(Joining(address, token, slots, host, certificates, identity, patience_s), say))
 
 
 async def _join(joining: Joining, say: Callable[[str], None]) -> Ending:
@@ -116,7 +122,7 @@ class _Guest:
             return _read(kept)
         reader, writer = await self._connected(stranger())
         try:
-            found = await obtain(reader, writer, token, _seen(writer))
+            found = await obtain(reader, writer, token, _seen(writer), self._joining.identity)
         except TlsError as error:
             raise BackendError(f"{self._joining.address}: {error}") from None
         except (ControlError, TimeoutError):

@@ -81,7 +81,7 @@ def _path(job: Job, ways: Ways, index: int, peer: int, scale: float) -> Path:
     spike = None if isinstance(jitter, str) else jitter.spike
     to_store = job.store in {index, peer}
     return Path(
-        owd_s=ways.delay_s(index, peer),
+        owd_s=ways.way_s(index, peer),
         window_bytes=window,
         initial_window_bytes=min(window, ways.initial_window_bytes(index, peer) / scale),
         rate=ways.rate_ceiling(index, peer) / scale,

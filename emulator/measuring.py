@@ -29,13 +29,11 @@ def rehearse(job: Job) -> None:
 
 
 def _times(job: Job, chunk: int, num_samples: int = WARM_UPS + SAMPLES) -> dict[str, float]:
-    import torch
-
     shape = job.shape
     queue = job.plan.order is None
     optimizer = job.plan.scenario.training.optimizer
-    compute = Compute(shape, [chunk], seed=job.seed, optimizer=optimizer, fused_last=queue)
-    body = torch.zeros(shape.tokens * shape.boundary_width, dtype=getattr(torch, shape.dtype)).numpy().tobytes()
+    compute = Compute(shape, [chunk], seed=job.seed, optimizer=optimizer, batches=job.batches, fused_last=queue)
+    body = bytes(shape.boundary_bytes)
     last = chunk == shape.num_chunks - 1
     kinds: list[Kind] = ["B"] if queue and last else ["F", "B"]
     found: dict[str, list[float]] = {kind: [] for kind in (*kinds, "STEP")}

@@ -11,9 +11,12 @@ from orionbed.training.loop import Setup, Transport
 def make_peer(job: Job, index: int, life: int, transport: Transport, emit: Emit) -> PeerParticipant:
     """Return a peer with its scaled-down pieces of the model."""
     plan, block = job.plan, job.plan.scenario.emulator
+    chunks = plan.chunks_of(plan.peers[index].stage)
+    if {0, plan.num_chunks - 1} & set(chunks):
+        job.batches(0)  # a text is opened before the clock runs
     compute = Compute(
-        job.shape, plan.chunks_of(plan.peers[index].stage), seed=job.seed, fused_last=plan.order is None,
-        optimizer=plan.scenario.training.optimizer,
+        job.shape, chunks, seed=job.seed, fused_last=plan.order is None,
+        optimizer=plan.scenario.training.optimizer, batches=job.batches,
     )  # fmt: skip
     setup = Setup(
         plan, index, life, job.seed, measured=block.clock == "cpu", deferred=block.clock == "virtual",

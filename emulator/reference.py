@@ -54,6 +54,8 @@ def _steps(record: Record, replica: int | None) -> list[list[int]]:
 def _serial(plan: Plan, seed: int, batches: list[list[int]]) -> list[NDArray[Any]]:
     """Return the weights of each chunk of the plain model after a step for each of the batches."""
     from orionbed.training.serial import train_serially
+    from orionbed.training.text import make_batches
 
-    weights = train_serially(model_shape(plan), seed, batches, plan.scenario.training.optimizer)
+    shape, training = model_shape(plan), plan.scenario.training
+    weights = train_serially(shape, seed, batches, training.optimizer, make_batches(training.data, shape, seed))
     return [each.numpy() for each in weights]

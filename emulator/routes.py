@@ -6,6 +6,7 @@ from math import inf
 from emulator.fluid import Fluid, Profile, Resource, Route
 from orionbed import tcp
 from orionbed.bandwidth import Direction
+from orionbed.encryption import cipher_rate, payload_share, record_delay_s
 from orionbed.hops import bytes_per_s_per_bps, connection_rates, one_way_delays
 from orionbed.links import jitter_of, link_profiles, link_rates
 from orionbed.plan import Plan
@@ -20,6 +21,7 @@ class Ways:
         self.store = len(plan.peers)
         network = plan.scenario.network
         self._network = network
+        self._payload_share = payload_share(network)
         self._factor = bytes_per_s_per_bps(network)
         self._delays = one_way_delays(network, plan.site_names)
         self._rates = connection_rates(network, plan.site_names) * self._factor
@@ -41,21 +43,26 @@ class Ways:
         return of.streams
 
     def window_bytes(self, source: int, target: int) -> float:
-        """All windows together."""
-        return self.streams(source, target) * self._network.transport.window
+        """All windows together, as the payload that they hold."""
+        return self.streams(source, target) * self._network.transport.window * self._payload_share
 
     def initial_window_bytes(self, source: int, target: int) -> float:
-        """All windows together at the start."""
-        return self.streams(source, target) * self._network.transport.initial_window
+        """All windows together at the start, as the payload that they hold."""
+        return self.streams(source, target) * self._network.transport.initial_window * self._payload_share
 
     def rate_ceiling(self, source: int, target: int) -> float:
-        """What losses and the table of delays leave to one connection, whatever its window."""
+        """What losses, ciphers and the table of delays leave to one connection, whatever its window."""
         transport = self._network.transport
         rtt_s = 2.0 * self.delay_s(source, target)
-        loss = self.streams(source, target) * tcp.loss_ceiling(transport.congestion, transport.loss, rtt_s)
+        one = tcp.loss_ceiling(transport.congestion, transport.loss, rtt_s) * self._payload_share
+        loss = self.streams(source, target) * min(one, cipher_rate(self._network))
         if self.store in {source, target}:
             return loss
         return min(loss, float(self._rates[self._sites[source], self._sites[target]]))
+
+    def way_s(self, source: int, target: int) -> float:
+        """One-way delay, with what encryption adds to it."""
+        return self.delay_s(source, target) + record_delay_s(self._network)
 
     def handshake_s(self, source: int, target: int) -> float:
         """From opening to the first byte."""
@@ -112,7 +119,7 @@ def make_fluid(plan: Plan, seed: int) -> Fluid:
         window = tcp.window_ceiling(ways.window_bytes(source, target), rtt_s)
         return Route(
             resources=ways.resources(source, target),
-            delay_s=ways.delay_s(source, target),
+            delay_s=ways.way_s(source, target),
             ceiling=min(window, ways.rate_ceiling(source, target)),
             streams=ways.streams(source, target),
             initial_window_bytes=ways.initial_window_bytes(source, target),

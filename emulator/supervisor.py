@@ -16,12 +16,14 @@ from emulator.nursery import Nursery
 from emulator.scaling import choose_scales
 from orionbed.backends import BackendError
 from orionbed.emulation import Scales
+from orionbed.fleet.certificates import Authority
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Message
 from orionbed.fleet.crew import Crew
 from orionbed.fleet.members import Door, Member
 from orionbed.fleet.reaching import reachable
 from orionbed.fleet.supervising import AbortedRunError, Limits
+from orionbed.fleet.tls import tls_order
 from orionbed.plan import Plan
 
 START_WITHIN_S = 180.0
@@ -66,6 +68,8 @@ class Supervisor(Crew):
             self._hosts.order = order
             await self._hosts.open(self._token, self._expected, self._hear)
             order = order | self._hosts.here
+        elif self.plan.scenario.emulator.encrypt:
+            order["tls"] = tls_order(Authority().issue("peers of this machine"), supervisor="")
         self._nursery.order(order)
         if self._hosts is not None:
             await self._gather(self._hosts)

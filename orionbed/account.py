@@ -34,7 +34,8 @@ class Account:
 
     `accounted_s` is the time up to which every second has been charged. While the peer is idle, the other fields tell
     what it waits for: `ready_s` is when there was something to do again (below 0: not yet), `ready_sent_s` when that
-    message was sent, `blocked_share` how far the window kept the pipeline's entrance shut when the wait began.
+    message was sent, `ready_encrypted_s` how much later it has come for being encrypted, `blocked_share` how far the
+    window kept the pipeline's entrance shut when the wait began.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Account:
         "idle_by_sync",
         "idle_by_window",
         "num_done",
+        "ready_encrypted_s",
         "ready_s",
         "ready_sent_s",
         "sync_compute_s",
@@ -61,6 +63,7 @@ class Account:
         self.blocked_share = 0.0
         self.ready_s = -1.0
         self.ready_sent_s = 0.0
+        self.ready_encrypted_s = 0.0
         self.waiting_for_first = True
         self.accounted_s = 0.0
         self.cause_s = [0.0] * len(CAUSES)
@@ -78,12 +81,13 @@ class Account:
 
         From `ready_s` on there was something to do and the peer only had not looked: polling. Before that, a first
         stage or a full peer waits for its window. Everybody else waits for a message: on its way since
-        `ready_sent_s` (transfer), not even sent before that (upstream, or the window, as far as the window kept the
-        pipeline's entrance shut when the wait began).
+        `ready_sent_s` (transfer, or encryption as far as that made it later), not even sent before that (upstream, or
+        the window, as far as the window kept the pipeline's entrance shut when the wait began).
         """
         self.idle = False
         started_s, cause_s = self.accounted_s, self.cause_s
         self.accounted_s = until_s
+        encrypted_s, self.ready_encrypted_s = self.ready_encrypted_s, 0.0
         has_message = self.ready_s >= 0.0
         ready_s = self.ready_s if has_message else until_s
         cause_s[tracing.CAUSE_POLLING] += until_s - ready_s
@@ -95,11 +99,14 @@ class Account:
         if self.idle_by_sync:
             return self._charge_sync(started_s, sent_s, ready_s)
         by_window_s = (sent_s - started_s) * self.blocked_share
-        cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s
+        if encrypted_s:
+            encrypted_s = min(ready_s - sent_s, encrypted_s)
+            cause_s[tracing.CAUSE_ENCRYPTION] += encrypted_s
+        cause_s[tracing.CAUSE_TRANSFER] += ready_s - sent_s - encrypted_s
         cause_s[tracing.CAUSE_WINDOW] += by_window_s
         cause_s[tracing.CAUSE_UPSTREAM] += sent_s - started_s - by_window_s
         if ready_s - sent_s > sent_s - started_s:
-            return tracing.CAUSE_TRANSFER
+            return tracing.CAUSE_TRANSFER if encrypted_s < (ready_s - sent_s) * MOSTLY else tracing.CAUSE_ENCRYPTION
         return tracing.CAUSE_WINDOW if self.blocked_share > MOSTLY else tracing.CAUSE_UPSTREAM
 
     def _charge_sync(self, started_s: float, began_s: float, ready_s: float) -> int:

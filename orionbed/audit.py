@@ -23,7 +23,7 @@ TEXTS: Final = {
     4: "Replicas are equal after a commit; a peer that returns adopts a committed version first",
     5: "A version is committed by all stages of a replica or by none",
     6: "Every sample is used once per epoch, or again after it was given up",
-    7: "The final parameters equal those of a serial run over what was applied",
+    7: "The final parameters equal those of one process that does what was applied again",
     8: "Every fault ends in recovery or a report within the deadline; no byte is unaccounted for",
 }
 
@@ -96,13 +96,15 @@ def audit(
     samples_per_epoch: int | None = None,
     open_at_end: Collection[int] | None = None,
     reference_difference: float | None = None,
+    reference_problem: str = "",
     tolerance: float = 1e-5,
 ) -> Audit:
     """Hold the journal of a run of `end_s` seconds against the eight rules of `TEXTS`.
 
     `synced`: the replicas share the gradients of a step. `samples_per_epoch`: None where no sample may come twice.
     `open_at_end`: the micro-batches that peers still hold, if that is known; any other that is undecided is lost.
-    `reference_difference`: relative difference of the final parameters to the serial run's, if there was one.
+    `reference_difference`: relative difference of the final parameters to the serial run's, if there was one;
+    `reference_problem`: why it could not do again what the journal says.
     """
     history = read(entries, num_chunks, fixed_batch=fixed_batch)
     held = None if open_at_end is None else frozenset(open_at_end)
@@ -116,7 +118,7 @@ def audit(
         rules.equal_replicas(history, scope),
         rules.committed_whole(history, scope),
         rules.samples_once(history, scope),
-        _reference(reference_difference, tolerance),
+        _reference(reference_difference, reference_problem, tolerance),
         (by_fault + 1, of_faults + of_bytes),
     ]
     made = [Rule(number, TEXTS[number], *one) for number, one in enumerate(found, start=1)]
@@ -137,7 +139,9 @@ def _counts(history: History) -> dict[str, int]:
     return counts
 
 
-def _reference(difference: float | None, tolerance: float) -> rules.Found:
+def _reference(difference: float | None, problem: str, tolerance: float) -> rules.Found:
+    if problem:
+        return 1, [f"what the journal says cannot be done again: {problem}"]
     if difference is None:
         return 0, []
     if difference <= tolerance:  # false for nan

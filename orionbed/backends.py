@@ -10,6 +10,7 @@ from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.scenario import Scenario
+from orionbed.script import Write
 from orionbed.summary import Baseline
 
 if TYPE_CHECKING:
@@ -59,7 +60,16 @@ class Joining(Protocol):
     """What a backend offers whose peers can live on several machines."""
 
     def join(
-        self, address: str, token: str, *, slots: int, host: str, certificates: Path | None, say: Callable[[str], None]
+        self,
+        address: str,
+        token: str,
+        *,
+        slots: int,
+        host: str,
+        certificates: Path | None,
+        key: Path | None,
+        trusted: Path | None,
+        say: Callable[[str], None],
     ) -> Literal["over", "gone", "interrupted"]:
         """Let peers of the run at `address` live on this machine until it ends; return how that came about."""
 
@@ -106,12 +116,21 @@ class Calibrating(Protocol):
 
 
 class Simulating(Protocol):
-    """What the simulator alone can do: a run in which peers of the plan are absent from beginning to end."""
+    """What the simulator alone can do: a run that is written down, or in which peers of the plan are absent."""
 
     def run(
-        self, plan: Plan, *, seed: int | None = None, fetches: bool = True, without: frozenset[int] = frozenset()
+        self,
+        plan: Plan,
+        *,
+        seed: int | None = None,
+        fetches: bool = True,
+        without: frozenset[int] = frozenset(),
+        script: Write | None = None,
     ) -> RunResult:
-        """Run `plan` without the peers `without`, by index; without `fetches` all have their first weights."""
+        """Run `plan` without the peers `without`, by index; without `fetches` all have their first weights.
+
+        `script` takes down what happens to weights; a BackendError lists what they could not follow.
+        """
 
 
 def load_simulator() -> Simulating:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
-from orionbed.scenario.schedules import BottleneckBoundary
+from orionbed.scenario.schedules import Boundary, NarrowBoundary, ResBMBoundary, TopKBoundary
 from orionbed.shortening import shortened
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def is_shortened(scenario: Scenario) -> bool:
 def model_shape(plan: Plan) -> "ModelShape":
     """Return the shape of the scaled-down model; its boundary is as much narrower as the scenario's."""
     from orionbed.training.shape import ModelShape
+    from orionbed.training.text import vocab_of
 
     block, model, boundary = plan.scenario.emulator, plan.scenario.model, plan.scenario.pipeline.boundary
     layers = plan.num_chunks if block.layers is None else max(block.layers, plan.num_chunks)
@@ -43,22 +44,40 @@ def model_shape(plan: Plan) -> "ModelShape":
     group = max(1, min(heads, model.heads // model.kv_heads))
     while heads % group:
         group -= 1
-    narrow = None
-    if isinstance(boundary, BottleneckBoundary):
-        narrow = max(1, round(block.width * boundary.width / model.hidden))
     return ModelShape(
         layers_per_chunk=tuple(each + (chunk < more) for chunk in range(plan.num_chunks)),
         hidden=block.width,
         ffn=FFN_RATIO * block.width,
         heads=heads,
         kv_heads=heads // group,
-        vocab=block.vocab,
+        vocab=vocab_of(plan.scenario.training.data, block.vocab),
         sequence=block.tokens,
         sequences=block.sequences,
-        boundary=narrow,
+        boundary=scaled(boundary, block.width / model.hidden),
         dtype=block.dtype,
         recompute=plan.scenario.pipeline.schedule.recompute == "full",
     )
+
+
+def scaled(boundary: Boundary, by: float) -> Boundary:
+    """Return a boundary of a model as many times as wide: it leaves the same share of values, of as many bits."""
+    changes: dict[str, int] = {}
+    if isinstance(boundary, NarrowBoundary):
+        changes["width"] = max(1, round(boundary.width * by))
+    if isinstance(boundary, ResBMBoundary) and boundary.encoder_width is not None:
+        changes["encoder_width"] = max(1, round(boundary.encoder_width * by))
+    if isinstance(boundary, TopKBoundary):
+        changes["keep"] = max(1, round(boundary.keep * by))
+    return boundary.model_copy(update=changes)
+
+
+def boundary_problem(plan: Plan) -> str | None:
+    """Return why the stand-in cannot have the scenario's boundary, with what to do, or None if it can."""
+    from orionbed.training.shape import problem_of
+
+    boundary, width = plan.scenario.pipeline.boundary, plan.scenario.emulator.width
+    found = problem_of(scaled(boundary, width / plan.scenario.model.hidden), width)
+    return None if found is None else f"pipeline.boundary: {found}; use other values, or sim"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from orionbed import geography
 from orionbed.bandwidth import GOODPUT_SHARE_OF_L2
+from orionbed.encryption import payload_share
 from orionbed.scenario.network import Network
 from orionbed.schedule.timing import Hops
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def bytes_per_s_per_bps(network: Network) -> float:
-    """Payload bytes/s per bit/s of the scenario's rates."""
-    return (GOODPUT_SHARE_OF_L2 if network.rate_is == "l2" else 1.0) / 8.0
+    """Payload bytes/s per bit/s of the scenario's rates, less what headers and, if counted, TLS records take."""
+    return (GOODPUT_SHARE_OF_L2 if network.rate_is == "l2" else 1.0) / 8.0 * payload_share(network)
 
 
 def one_way_delays(network: Network, site_names: Sequence[str]) -> NDArray[np.float64]:

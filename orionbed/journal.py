@@ -24,6 +24,9 @@ EVENTS: Final = {
     "crashed": "the peer is gone, with all that it had in memory; detail: the fault's id if there was one",
     "returned": "the peer is back, in its next life, and has yet to adopt a version",
     "aborted": "step `step` is given up: the peer is back at the version before it",
+    "reset": "the peer drops what it keeps of all micro-batches, and what it has accumulated",
+    "merged": "the peer has merged a slice of its stage for version `step`; detail: which one, of whose weights",
+    "taken": "the peer takes over version `step` of its stage; detail: which slices of it the merge has made",
     "recovered": "the run goes on as before a fault; detail: the fault's id",
     "gave_up": "the run does not recover from a fault, and says so; detail: the fault's id",
 }
@@ -33,9 +36,10 @@ class Entry(NamedTuple):
     """One line of the journal.
 
     `life` counts the restarts of the peer before; `microbatch` is unique in the run, -1 where none is meant; `step` is
-    the peer's optimizer step, or the version of a commit. With a fixed batch per step, step s makes version s out of
-    version s - 1, and version 0 is what training starts from. Within one life of a peer no two optimizer steps have the
-    same number. Entries of one peer are in order of time.
+    the peer's optimizer step, or the version of a commit; `source` the peer that made what a forward or backward took
+    in, or that gave the version that is adopted. With a fixed batch per step, step s makes version s out of version
+    s - 1, and version 0 is what training starts from. Within one life of a peer no two optimizer steps have the same
+    number. Entries of one peer are in order of time.
     """
 
     at_s: float
@@ -49,6 +53,7 @@ class Entry(NamedTuple):
     attempt: int = 0
     step: int = -1
     detail: str = ""
+    source: int = -1
 
 
 def to_json(entries: Iterable[Entry]) -> str:
@@ -92,7 +97,7 @@ def reason_of(detail: str) -> str:
     return detail.partition(" [fault ")[0] or "no reason given"
 
 
-_LIKE: Final[tuple[type, ...]] = (float, str, int, int, int, int, int, int, int, int, str)
+_LIKE: Final[tuple[type, ...]] = (float, str, int, int, int, int, int, int, int, int, str, int)
 
 
 def _is_like(value: object, like: type) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from orionbed.model import Transformer
 from orionbed.scenario import GpuProfile, Scenario
 from orionbed.scenario.measurements import MeasuredPieces, PassTimes, Piece
-from orionbed.scenario.schedules import BottleneckBoundary
+from orionbed.scenario.schedules import NarrowBoundary
 
 OPTIMIZER = "optimizer"
 
@@ -71,8 +71,9 @@ def uncovered(gpu: GpuProfile, scenario: Scenario) -> list[str]:
         return []
     pieces: list[Piece] = ["layer", "embedding", "head"]
     boundary = scenario.pipeline.boundary
-    width = boundary.width if isinstance(boundary, BottleneckBoundary) else None
-    if width is not None and scenario.pipeline.stages > 1:
+    # Only single matrices are ever measured.
+    width = boundary.matrix_width if isinstance(boundary, NarrowBoundary) else None
+    if isinstance(boundary, NarrowBoundary) and scenario.pipeline.stages > 1:
         pieces += ["encoder", "decoder"]
     sequence = scenario.batch.sequence
     missing: list[str] = [
@@ -88,7 +89,7 @@ def uncovered(gpu: GpuProfile, scenario: Scenario) -> list[str]:
 def shape_in_words(scenario: Scenario) -> str:
     """Return the shape of a scenario's stages, as a measurement names it."""
     model, batch, boundary = scenario.model, scenario.batch, scenario.pipeline.boundary
-    narrow = f", boundary {boundary.width}" if isinstance(boundary, BottleneckBoundary) else ""
+    narrow = f", boundary {boundary.width}" if isinstance(boundary, NarrowBoundary) else ""
     gpus = f", cut over {scenario.peers.gpus} GPUs" if scenario.peers.gpus > 1 else ""
     return (
         f"hidden {model.hidden}, ffn {model.ffn}, heads {model.heads}/{model.kv_heads}, vocab {model.vocab}, "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from orionbed import model as arithmetic
 from orionbed.model import StageMemory
 from orionbed.scenario import Scenario
+from orionbed.scenario.schedules import QuantizeBoundary, TopKBoundary
 from orionbed.schedule.order import Order
 from orionbed.schedule.timing import peak_held
 
@@ -27,7 +28,10 @@ def stage_memories(
         working = max(_working_bytes(scenario, split[chunk]) for chunk in held) if recomputes else 0
         if order.num_chunks - 1 in held:
             working += arithmetic.logits_bytes(scenario.model, tokens) // scenario.peers.gpus
-        memories.append(StageMemory(_states_bytes(scenario, parameters[stage]), int(peak), working))
+        states = _states_bytes(scenario, parameters[stage])
+        for chunk in held:
+            states += _left_to_send_bytes(scenario, is_first=chunk == 0, is_last=chunk == order.num_chunks - 1)
+        memories.append(StageMemory(states, int(peak), working))
     return memories
 
 
@@ -46,12 +50,22 @@ def _queue_driven(scenario: Scenario, split: Sequence[int], parameters: Sequence
         held = parameters[stage]
         if not is_last and scenario.recovery.in_flight == "neighbour":
             held += parameters[stage + 1]  # every peer holds the next stage's layers too
-        memories.append(StageMemory(_states_bytes(scenario, held), waiting, working))
+        states = _states_bytes(scenario, held) + _left_to_send_bytes(scenario, is_first=stage == 0, is_last=is_last)
+        memories.append(StageMemory(states, waiting, working))
     return memories
 
 
 def _states_bytes(scenario: Scenario, parameters: int) -> int:
     return parameters * scenario.model.optimizer.state_bytes_per_parameter // scenario.peers.gpus
+
+
+def _left_to_send_bytes(scenario: Scenario, *, is_first: bool, is_last: bool) -> int:
+    """Bytes per GPU of what error feedback has left to send: a whole tensor each for activations and gradients."""
+    model, boundary = scenario.model, scenario.pipeline.boundary
+    if not (isinstance(boundary, QuantizeBoundary | TopKBoundary) and boundary.error_feedback):
+        return 0
+    whole = arithmetic.boundary_bytes(scenario.batch.tokens, model.hidden, model.dtype, None)
+    return (2 - is_first - is_last) * whole // scenario.peers.gpus
 
 
 def _activation_bytes(scenario: Scenario, layers: int) -> int:

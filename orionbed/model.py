@@ -137,16 +137,39 @@ def executed_flops_per_token(model: Transformer, split: Sequence[int], recompute
     return total
 
 
+SCALE_BYTES = 4  # quantize: one fp32 scale per token
+
+
 def boundary_bytes(tokens: int, hidden: int, dtype: str, boundary: "Boundary | None") -> int:
     """Bytes of one boundary tensor; `None` is the plain tensor tokens x hidden."""
+    return tokens * boundary_token_bytes(hidden, BYTES_PER_VALUE[dtype], boundary)
+
+
+def boundary_token_bytes(hidden: int, value_bytes: int, boundary: "Boundary | None") -> int:
+    """Bytes of one token that cross a boundary, where a value of the residual stream has `value_bytes`.
+
+    Quantize: whole bytes of rounded values and a scale. Topk: values as they are, each with its index.
+    """
     if boundary is None or boundary.kind == "none":
-        return tokens * hidden * BYTES_PER_VALUE[dtype]
+        return hidden * value_bytes
     if boundary.kind == "quantize":
-        return -(-tokens * hidden * boundary.bits // 8)
+        return SCALE_BYTES - (-hidden * boundary.bits // 8)
     if boundary.kind == "topk":
-        index_bytes = 4
-        return tokens * boundary.keep * (BYTES_PER_VALUE[dtype] + index_bytes)
-    return tokens * boundary.width * BYTES_PER_VALUE[dtype]
+        return boundary.keep * (value_bytes + index_bytes(hidden))
+    return boundary.width * value_bytes
+
+
+def index_bytes(hidden: int) -> int:
+    """Bytes of the index of one of `hidden` values."""
+    return 2 if hidden <= 2**16 else 4
+
+
+def boundary_end_parameters(hidden: int, boundary: "Boundary | None") -> int:
+    """Parameters of an encoder; a decoder has as many."""
+    if boundary is None or boundary.kind not in {"resbm", "bottleneck"}:
+        return 0
+    inner = boundary.inner_width if boundary.kind == "resbm" else None
+    return hidden * boundary.width if inner is None else inner * (hidden + boundary.width)
 
 
 @dataclass(frozen=True, slots=True)

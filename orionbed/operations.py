@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orionbed import model as arithmetic
+from orionbed.boundary_costs import ends_of
 from orionbed.compute import Cost, CostModel, Work
 from orionbed.scenario import Scenario
-from orionbed.scenario.schedules import BottleneckBoundary
 from orionbed.schedule.actions import Kind
 from orionbed.schedule.timing import Times
 
@@ -76,12 +76,8 @@ def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: in
         work += costs.embedding(model, tokens)
     if is_last:
         work += costs.head(model, tokens)
-    narrowing = Work()
-    if isinstance(boundary, BottleneckBoundary):
-        if not is_first:
-            narrowing += costs.decoder(model, tokens, boundary.width)
-        if not is_last:
-            narrowing += costs.encoder(model, tokens, boundary.width)
+    ends = ends_of(costs, model, tokens, boundary, is_first=is_first, is_last=is_last)
+    narrowing = ends.work()
     work = _as_measured(scenario, work, index, len(split) // scenario.pipeline.stages)
     forward = _cost(work.forward_s, work.forward_flops, narrowing.forward_s, narrowing.forward_flops)
     attention = costs.attention_core(model, tokens, batch.sequence).times(split[index])
@@ -99,7 +95,7 @@ def _parts(scenario: Scenario, costs: CostModel, split: Sequence[int], index: in
             narrowing.weight_gradient_s,
             narrowing.weight_gradient_flops,
         ),
-        recompute=_recompute(scenario.pipeline.schedule.recompute, forward, attention),
+        recompute=_recompute(scenario.pipeline.schedule.recompute, forward, ends.again, attention),
         overhead=Cost(model_s=overhead_s),
     )
 
@@ -108,7 +104,7 @@ def _cost(model_s: float, model_flops: float, boundary_s: float, boundary_flops:
     return Cost(model_s=model_s, model_flops=model_flops, boundary_s=boundary_s, boundary_flops=boundary_flops)
 
 
-def _recompute(policy: str, forward: Cost, attention: Work) -> Cost:
+def _recompute(policy: str, forward: Cost, ends: Work, attention: Work) -> Cost:
     if policy == "none":
         return Cost()
     if policy == "selective":
@@ -116,8 +112,8 @@ def _recompute(policy: str, forward: Cost, attention: Work) -> Cost:
     return Cost(
         recompute_s=forward.model_s,
         recompute_flops=forward.model_flops,
-        boundary_s=forward.boundary_s,
-        boundary_flops=forward.boundary_flops,
+        boundary_s=ends.forward_s,
+        boundary_flops=ends.forward_flops,
     )
 
 

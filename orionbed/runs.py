@@ -24,8 +24,11 @@ RUN_FILES = (
     *("scenario.yaml", "resolved.yaml", "manifest.json", "summary.json", "warnings.json", "log.txt", "report.html"),
     *("steps.csv", "timeline.csv", "marks.csv", "stages.csv", "peers.csv", "curve.csv", "bands.csv"),
     *("trace.npz", "trace.json.gz", "journal.json"),
+    *("loss.csv", "held_out.csv", "samples.txt"),
 )
 FIGURES, FIGURE_ENDINGS = "figures", (".svg", ".png", ".csv")
+CHECKPOINTS = ".checkpoints"
+"""The checkpoints of a training lie in a hidden folder beside the run's, with this at the end of its name."""
 _PARTIAL = re.compile(r"\.(?:.+\.)?partial-(\d+)")
 
 
@@ -61,7 +64,9 @@ def digest_of(scenario: Scenario, backend: str, samples: int) -> str:
         digest.update(part.encode() + b"\0")
     schedule = scenario.pipeline.schedule
     order = schedule.file if schedule.kind == "csv" else ""
-    for name in (*scenario.peers.gpu_names, scenario.network.variability, order):
+    data = scenario.training.data
+    texts = (getattr(data, "path", ""), getattr(data, "tokenizer", ""))
+    for name in (*scenario.peers.gpu_names, scenario.network.variability, order, *texts):
         if Path(name).is_file():
             digest.update(Path(name).read_bytes())
     return digest.hexdigest()
@@ -300,6 +305,12 @@ def leftovers(store: Path) -> list[Path]:
         if match and folder.is_dir() and not folder.is_symlink() and not _alive(int(match[1])):
             found.append(folder)
     return sorted(found)
+
+
+def checkpoints_of(target: Path) -> Path:
+    """Return where the training whose folder is `target` keeps its checkpoints while it is under way."""
+    whole = target.absolute()
+    return whole.with_name(f".{whole.name}{CHECKPOINTS}")
 
 
 def _alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ from orionbed.schedule.actions import Kind
 from orionbed.tracing import CAUSES
 
 # Idle time that a stage with less work than the fullest one has in any case may sit in any of these.
-_IDLE = (tracing.CAUSE_UPSTREAM, tracing.CAUSE_WINDOW, tracing.CAUSE_TRANSFER)
+_IDLE = (tracing.CAUSE_UPSTREAM, tracing.CAUSE_WINDOW, tracing.CAUSE_TRANSFER, tracing.CAUSE_ENCRYPTION)
 _TOLERANCE = 1e-9
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.backends import BackendError
 from orionbed.fleet.parents import die_with_parent
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
 from orionbed.schedule.order import Order
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
     from real.static.modules import Recompute
 
-WIDE: Final = ModelShape((1,), 1024, 2816, 8, 2, 4096, 512, 1, 64)
-TINY: Final = ModelShape((1,), 32, 48, 4, 2, 64, 8, 2, 6)
+WIDE: Final = ModelShape((1,), 1024, 2816, 8, 2, 4096, 512, 1, ResBMBoundary(kind="resbm", width=64))
+TINY: Final = ModelShape((1,), 32, 48, 4, 2, 64, 8, 2, ResBMBoundary(kind="resbm", width=6))
 TOLERANCE: Final = {"float32": 1e-4, "bfloat16": 3e-2}
 """Largest difference relative to the size of what is compared: some hundred roundings of the format."""
 SEED: Final = 0

@@ -31,14 +31,6 @@ def not_modelled(prepared: Prepared) -> list[dict[str, str]]:
                 "published figures of whole runs are not compared here",
             )
         )
-    if scenario.pipeline.boundary.kind == "bottleneck":
-        found.append(
-            warning(
-                "not-modelled",
-                "boundary kind bottleneck: its bytes and FLOPs are right, but the numbers are those of a ResBM",
-                "read the loss as that of the stand-in",
-            )
-        )
     if job.device == "cpu" and len(prepared.layout.ranks(0)) * scenario.real.threads > num_cores():
         found.append(
             warning(

@@ -11,7 +11,9 @@ from orionbed.fleet.tls import Credentials
 from orionbed.plan import Plan, make_plan
 from orionbed.runs import version
 from orionbed.scenario import Scenario
+from orionbed.training.data import Batches
 from orionbed.training.shape import ModelShape
+from orionbed.training.text import make_batches
 from real.settings import DeviceKind, real_shape
 
 Transport = Literal["nccl", "gloo", "tcp"]
@@ -34,6 +36,11 @@ class Job:
     control: tuple[str, int]
     token: str
     credentials: Credentials | None = None
+
+    @property
+    def batches(self) -> Batches:
+        """What makes the micro-batches of the run: of the numbers that first-stage peers give them."""
+        return make_batches(self.plan.scenario.training.data, self.shape, self.seed)
 
     def write(self, path: Path) -> None:
         """Write the job as a file that nobody else can read."""

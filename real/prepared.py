@@ -8,11 +8,13 @@ from orionbed.backends import BackendError
 from orionbed.fleet.certificates import Authority
 from orionbed.plan import Plan, make_plan
 from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
+from orionbed.training.text import require_text
 from real.calibration.devices import find_device
 from real.calibration.fitting import MOST_OF_MEMORY, TENSORS_OF_STATE
 from real.job import Job, Transport
 from real.launch import Layout, layout_of
 from real.settings import DeviceKind, as_real, real_shape, refuse
+from real.static.checkpoint import key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,15 @@ def prepare(plan: Plan, seed: int, say: Callable[[str], None], *, measure: bool 
     device = _device(runs)
     transport = _transport(runs, device)
     shape = real_shape(runs, device)
+    require_text(runs.scenario.training.data, shape, seed)
     layout = layout_of(runs)
+    for index in layout.ranks(0):
+        key_of(runs, index)
     if device == "cpu":
         _refuse_too_large(shape, runs, layout)
     runs, of_device, source = _with_peak(runs, device, shape.dtype, say, measure=measure)
     # Between machines what the supervisor is told is encrypted whatever carries tensors.
-    encrypts = runs.scenario.real.encrypt and (transport == "tcp" or layout.num_nodes > 1)
+    encrypts = runs.scenario.network.transport.tls and (transport == "tcp" or layout.num_nodes > 1)
     credentials = Authority().issue("a process of the run") if encrypts else None
     token = secrets.token_hex(16)
     job = Job(runs, seed, shape, device, transport, ("127.0.0.1", 0), token, credentials)

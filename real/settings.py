@@ -8,9 +8,8 @@ from orionbed.orchestration import simulated_alone
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
-from orionbed.scenario.schedules import BottleneckBoundary
 from orionbed.shortening import shortened
-from orionbed.training.shape import ModelShape
+from orionbed.training.shape import ModelShape, problem_of
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -49,7 +48,7 @@ def real_shape(plan: Plan, device: DeviceKind) -> ModelShape:
         vocab=model.vocab,
         sequence=scenario.batch.sequence,
         sequences=scenario.batch.sequences,
-        boundary=boundary.width if isinstance(boundary, BottleneckBoundary) else None,
+        boundary=boundary,
         dtype=dtype,
         recompute=scenario.pipeline.schedule.recompute == "full",
     )
@@ -77,8 +76,14 @@ def _about_the_model(scenario: Scenario) -> list[str]:
         found.append("model.dtype fp16 needs loss scaling, which is not there; use bf16 or set real.dtype")
     if model.hidden % (2 * model.heads):
         found.append(f"model.heads {model.heads}: a head must have an even width, since rotation takes pairs")
-    if boundary.kind not in {"none", "resbm", "bottleneck"}:
-        found.append(f"pipeline.boundary.kind {boundary.kind}: not done on hardware; use resbm or none, or sim")
+    problem = problem_of(boundary, model.hidden)
+    if problem is not None:
+        found.append(f"pipeline.boundary: {problem}; use other values, or sim")
+    elif boundary.kind in {"quantize", "topk"} and scenario.pipeline.schedule.kind != "queue":
+        found.append(
+            f"pipeline.boundary.kind {boundary.kind}: torch's pipelining sends values and no packed bytes; use the "
+            "queue-driven schedule, another kind, or the emulator"
+        )
     if scenario.peers.groups:
         found.append("peers.groups: all peers run on one kind of device here; use peers.gpu and peers.sites, or sim")
     if scenario.peers.gpus != 1:

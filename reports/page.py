@@ -17,6 +17,7 @@ from reports import (
     faults,
     gantt,
     hardware,
+    learned,
     orders,
     predicted,
     sections,
@@ -26,6 +27,7 @@ from reports import formatting as fmt
 from reports.compare import compare
 from reports.figures import bands, bandwidth, links, loss, operations, stages, timeline, waterfall
 from reports.figures import gantt as gantt_figure
+from reports.figures import learned as learned_figure
 from reports.figures.drawing import Plot
 from reports.run_folder import Run, load_all
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_FIGURES: Final = (waterfall, operations, timeline, stages, loss, bandwidth, bands, links)
+_FIGURES: Final = (waterfall, operations, timeline, stages, loss, learned_figure, bandwidth, bands, links)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def _article(run: Run, prefix: str, out: Path) -> dict[str, Any]:
         "audit": audits.rows(run),
         "audit_sentence": audits.sentence(run),
         "memory": emulated.memory(run),
+        "learned": learned.section(run),
         "faults": faults.rows(run),
         "faults_sentence": faults.sentence(run),
         "warnings": sections.warnings(run),

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from orionbed.aligned import aligned
 from reports import formatting as fmt
+from reports.figures import learning
 from reports.figures import sweep as figure
 from reports.page import environment
 from reports.quantities import label, show, show_difference
@@ -75,9 +76,13 @@ def _row(case: Mapping[str, Any], key: str, *, first: bool) -> Row:
 
 
 def build_sweep(result: Mapping[str, Any], folder: Path) -> None:
-    """Write sweep.png and report.html into a folder. Raises OSError."""
+    """Write sweep.png, report.html and, of a training, curves.png and curves.csv into a folder. Raises OSError."""
     plot = figure.draw(result)
     (folder / "sweep.png").write_bytes(plot.png())
+    curves = learning.draw(result)
+    if curves is not None:
+        (folder / "curves.png").write_bytes(curves.png())
+        (folder / "curves.csv").write_text(curves.csv(), encoding="utf-8")
     tables = [{"title": label(key), "rows": rows(result, key)} for key in result["measures"]]
     page = (
         environment()
@@ -88,6 +93,7 @@ def build_sweep(result: Mapping[str, Any], folder: Path) -> None:
             identity=result["sweep"],
             figure=plot.inline(),
             reading=plot.reading,
+            curves=curves,
             heads=[axis["name"] for axis in result["axes"]],
             columns=COLUMNS,
             tables=tables,

@@ -10,9 +10,11 @@ import numpy as np
 import simpy
 from simpy.core import StopSimulation
 
+from orionbed.backends import BackendError
 from orionbed.plan import Plan
 from orionbed.results import Epoch, Floats, MergeCounts, RunResult
 from orionbed.schedule.actions import KINDS, Kind
+from orionbed.script import Write
 from orionbed.streams import Streams
 from sim.churn import Churn
 from sim.clock import Clock
@@ -20,9 +22,11 @@ from sim.engine import Engine
 from sim.faulting import make_faulting
 from sim.life import life_block, life_warnings, other_store_bytes
 from sim.merging import Merging, succeed
+from sim.not_scripted import not_scripted
 from sim.orchestrator import make_orchestrator
 from sim.peer import SimPeer
 from sim.rebalancing import Rebalancing
+from sim.scribe import Scribe
 from sim.wiring import make_network
 
 PROGRESS_EVERY_S = 600.0
@@ -42,7 +46,15 @@ class Progress:
 class _Run:
     """One run from start-up to its last micro-batch."""
 
-    def __init__(self, plan: Plan, seed: int, *, fetches: bool = True, without: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        seed: int,
+        *,
+        fetches: bool = True,
+        without: frozenset[int] = frozenset(),
+        script: Write | None = None,
+    ) -> None:
         self.plan = plan
         self.fetches = fetches
         self.seed = seed
@@ -50,6 +62,7 @@ class _Run:
         self.clock = Clock()
         self.network = make_network(plan, self.clock, self.streams)
         self.engine = Engine(plan, self.clock, self.network, self.streams)
+        self.engine.scribe = None if script is None else Scribe(self.engine, script)
         merge, churn = plan.scenario.merge, plan.scenario.churn
         self.merging = None if isinstance(merge, str) else Merging(self.engine, merge)
         self.rebalancing = Rebalancing(self.engine, self.merging)
@@ -199,14 +212,24 @@ def run(
     max_epochs: int | None = None,
     fetches: bool = True,
     without: frozenset[int] = frozenset(),
+    script: Write | None = None,
 ) -> RunResult:
     """Simulate `plan` to its number of tokens, its duration, or `max_epochs` merges, whichever comes first.
 
     `progress` is called about every ten simulated minutes. Without `fetches` all peers have their first weights.
-    Peers `without`, by index, are absent the whole run; what is drawn for the others stays as it is.
+    Peers `without`, by index, are absent the whole run; what is drawn for the others stays as it is. `script` takes
+    down, line by line, what happens to weights (`orionbed.script`).
+
+    Raises:
+        BackendError: a script is wanted that could not say all of it; the message lists why.
+
     """
     started = time.perf_counter()
-    the_run = _Run(plan, plan.scenario.run.seed if seed is None else seed, fetches=fetches, without=without)
+    beyond = [] if script is None else not_scripted(plan.scenario)
+    if beyond:
+        raise BackendError("\n  ".join(["weights cannot follow this run:", *beyond]))
+    seed = plan.scenario.run.seed if seed is None else seed
+    the_run = _Run(plan, seed, fetches=fetches, without=without, script=script)
     the_run.go(progress, max_epochs)
     the_run.engine.ledger.check()
     return _result(the_run, time.perf_counter() - started)

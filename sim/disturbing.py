@@ -167,7 +167,9 @@ class DisturbedNetwork(Network):
         pair = connection.source, connection.target
         own = self._own.get(connection)
         if own is None:
-            own = self._own[connection] = _Own(connection.route, connection.delay_s, connection.ceiling)
+            own = self._own[connection] = _Own(
+                connection.route, connection.delay_s - connection.record_delay_s, connection.ceiling
+            )
         delay_s = there.delay(own.delay_s)
         rtt_s = delay_s + back.delay(own.delay_s)
         ceiling = own.ceiling
@@ -175,7 +177,8 @@ class DisturbedNetwork(Network):
             ceiling = self._routes.ceiling(*pair, rtt_s, there.loss)
         if there.blocked or disturbance.paused:
             ceiling = 0.0
-        connection.delay_s, connection.rtt_s, connection.earliest_s = delay_s, rtt_s, -0.5 * delay_s
+        connection.delay_s = delay_s + connection.record_delay_s
+        connection.rtt_s, connection.earliest_s = rtt_s, -0.5 * delay_s
         connection.ceiling = ceiling
         connection.route = own.route
         if disturbance.capacity < inf:

@@ -5,7 +5,7 @@ This is the simulator's innermost loop. One operation costs one clock event, one
 
 from array import array
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 from simpy.core import StopSimulation
@@ -26,6 +26,7 @@ from sim.peers import make_peers
 from sim.recording import Recording
 from sim.recovery.choice import make_recovery
 from sim.registry import make_board
+from sim.scribe import Scribe
 from sim.status import Board
 from sim.synchronous import Outboxes
 from sim.syncing import Syncing
@@ -64,6 +65,7 @@ class Engine:
         self._jitter = Block(streams.get("jitter").standard_normal).take if plan.scenario.peers.jitter else None
         self._jitter_sd = plan.scenario.peers.jitter
         self._boundary_bytes = float(plan.boundary_bytes)
+        self._counts_encryption = network.transport.cipher_rate < inf
         self._last_stage = plan.num_stages - 1
         synchronous = plan.scenario.network.transport.synchronous and not self.is_queue_driven
         self.outboxes = Outboxes(network, self._boundary_bytes, self.arrive) if synchronous else None
@@ -89,6 +91,8 @@ class Engine:
         self.stretched_s: Callable[[SimPeer, float, float], float] | None = None
         # Hears of every micro-batch that was applied, by its number in the run.
         self.on_applied: Callable[[int], None] | None = None
+        # Writes down what happens to weights, if somebody asked for it.
+        self.scribe: Scribe | None = None
 
     def _set_up_schedule(self) -> None:
         schedule = self.plan.scenario.pipeline.schedule
@@ -106,7 +110,11 @@ class Engine:
         """Let `peer` join the training phase that is under way."""
         if self.holds_back is not None and self.holds_back(peer):
             return
-        if peer.status == "training" or self.recovery.holds_back(peer):
+        if peer.status == "training":
+            return
+        if self.scribe is not None:
+            self.scribe.begins(peer)
+        if self.recovery.holds_back(peer):
             return
         peer.charge_status(self.clock.now)
         peer.status = "training"
@@ -213,6 +221,8 @@ class Engine:
             self.recording.operation(peer, kind, number, now)
         if kind == "STEP":
             peer.policy.on_finished(action)
+            if self.scribe is not None:
+                self.scribe.stepped(peer)
             self.look(peer, now, self._poll_loop_s)
             return
         try:
@@ -223,6 +233,8 @@ class Engine:
             return
         peer.policy.on_finished(action)
         record.spent.append((peer.index, kind, chunk, number, duration))
+        if self.scribe is not None:
+            self.scribe.finished(peer, action, record)
         if peer.numbering is not None:
             self.fixed_batch.finish(peer, action, record)
         elif kind == "F":
@@ -238,6 +250,8 @@ class Engine:
         record = self.ledger.apply(self.ledger_number(peer, number))
         if self.on_applied is not None:
             self.on_applied(self.ledger_number(peer, number))
+        if self.scribe is not None:
+            self.scribe.over(number)
         if self._is_kept:
             self.recovery.applied(number, record)
         if peer.numbering is not None:
@@ -281,7 +295,12 @@ class Engine:
             return
         policy = peer.policy
         policy.on_message(kind, number, source.index, chunk)
+        if self.scribe is not None and kind == "B":
+            self.scribe.got_gradient(peer, number, source.index)
         if peer.idle and peer.wake is None and self._can_start(peer):
+            if self._counts_encryption:
+                num_bytes = self._boundary_bytes
+                peer.ready_encrypted_s = self.network.encryption_s(source.index, peer.index, num_bytes, sent_s)
             self.wake_soon(peer, now, sent_s)
         if self.outboxes is not None and source is not peer:
             self.outboxes.arrived(source)
@@ -371,6 +390,8 @@ class Engine:
         """Take `peer` out of training at once, and do with what it held as the scenario's `recovery` says."""
         if peer.status == "merging":
             peer.charge(tracing.CAUSE_MERGE_WAIT, self.clock.now)
+        if self.scribe is not None:
+            self.scribe.lost(peer)
         self.recovery.crash(peer)
 
     def lose(self, peer: SimPeer) -> None:
@@ -378,6 +399,8 @@ class Engine:
         if self.holds_work(peer):
             self.crash(peer)
             return
+        if self.scribe is not None:
+            self.scribe.lost(peer)
         self.network.cancel_peer(peer.index)
         peer.charge_status(self.clock.now)
         peer.status = "down"
@@ -386,6 +409,8 @@ class Engine:
         """End the training phase for everybody: queues, caches and messages in flight are flushed."""
         self.recovery.before_merge()
         training = [peer for peer in self.peers if peer.status == "training"]
+        if self.scribe is not None:
+            self.scribe.flush(training)
         self.recovery.flush(training, "flushed at merge")
         if not self.is_queue_driven:
             self.fixed_batch.next_step_of(self.peers)

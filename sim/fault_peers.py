@@ -132,6 +132,8 @@ class PeerFaults:
         peer.status = "benched"
         engine.marks.append(Mark(left_s, engine.clock.now, "down", peer.index, fault.id))
         if fault.parameters.get("state") == "disk" and self._merging is None:
+            if engine.scribe is not None:
+                engine.scribe.restores(peer)
             engine.start_training(peer)
         else:
             self._rebalancing.come_back(peer)

@@ -82,7 +82,11 @@ class PeerLinks:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How messages travel: `streams` parallel TCP connections of one window each, counted as one connection here."""
+    """How messages travel: `streams` parallel TCP connections of one window each, counted as one connection here.
+
+    A core encrypts or decrypts one of them at `cipher_rate` bytes/s of payload, which is `payload_share` of what TCP
+    carries; a message is `record_delay_s` later for it, besides what a slower rate takes.
+    """
 
     streams: int = 1
     window_bytes: float = 4.0 * 1024**2
@@ -92,11 +96,14 @@ class Transport:
     loss: float = 0.0
     congestion: tcp.Congestion = "cubic"
     tls: bool = True
+    cipher_rate: float = inf
+    payload_share: float = 1.0
+    record_delay_s: float = 0.0
 
     def ceiling(self, rtt_s: float, streams: int | None = None) -> float:
         """Return the rate in bytes/s that a transfer cannot exceed at this round-trip time."""
         one = min(tcp.window_ceiling(self.window_bytes, rtt_s), tcp.loss_ceiling(self.congestion, self.loss, rtt_s))
-        return (self.streams if streams is None else streams) * one
+        return (self.streams if streams is None else streams) * min(one * self.payload_share, self.cipher_rate)
 
 
 @dataclass(frozen=True, slots=True)

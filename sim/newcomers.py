@@ -33,6 +33,8 @@ class Newcomers:
     def joined(self, peer: SimPeer) -> None:
         """A peer has registered again: its optimizer state is gone."""
         self._fetching.pop(peer.index, None)
+        if self._engine.scribe is not None:
+            self._engine.scribe.lost(peer)
         if self._warm_up or self._shares:
             self._left[peer.index] = self._warm_up
             self._before[peer.index] = peer.num_done["B"]
@@ -48,6 +50,8 @@ class Newcomers:
             peer = self._engine.peers[index]
             if index not in self._fetching:
                 self.num_discarded += peer.num_done["B"] - self._before[index]
+                if self._engine.scribe is not None and peer.status == "training":
+                    self._engine.scribe.merges.discards(index)
             self._before[index] = peer.num_done["B"]
             if peer.status == "training":
                 self._left[index] -= 1
@@ -87,6 +91,8 @@ class Newcomers:
                 return
         del self._fetching[peer.index], self._left[peer.index]
         self.num_states += 1
+        if engine.scribe is not None:
+            engine.scribe.has_state_of(peer, donor)
         if peer.status == "benched" and engine.in_training:
             engine.start_training(peer)
 

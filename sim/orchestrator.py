@@ -185,6 +185,8 @@ class Orchestrator:
         peer.charge_status(engine.clock.now)
         peer.status = KICKED
         engine.status.forget(peer)
+        if engine.scribe is not None:
+            engine.scribe.lost(peer)
         if lasts_s is not None:
             engine.clock.call_in(lasts_s, self._pardon, peer)
 

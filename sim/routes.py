@@ -30,7 +30,7 @@ class Routes:
             raise IndexError(f"no way from {source} to {target}: peers are 0 to {self._store - 1}")
         links = self._links
         streams = self._transport.streams
-        window = self._transport.initial_window_bytes
+        window = self._transport.initial_window_bytes * self._transport.payload_share
         if source == target:
             return Connection(
                 source, target, (), delay_s=0.0, ceiling=inf, streams=streams, initial_window_bytes=window
@@ -46,12 +46,20 @@ class Routes:
             delay_s = float(delays[links.site[source], links.site[target]])
         ceiling = self.ceiling(source, target, 2.0 * delay_s)
         return Connection(
-            source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams, initial_window_bytes=window
-        )
+            source, target, route, delay_s=delay_s, ceiling=ceiling, streams=streams, initial_window_bytes=window,
+            record_delay_s=self._transport.record_delay_s,
+        )  # fmt: skip
 
-    def ceiling(self, source: int, target: int, rtt_s: float, more_loss: float = 0.0) -> float:
-        """Return the rate in bytes/s that one transfer cannot exceed at this round-trip time, with `more_loss`."""
+    def ceiling(
+        self, source: int, target: int, rtt_s: float, more_loss: float = 0.0, *, ciphered: bool = True
+    ) -> float:
+        """Return the rate in bytes/s that one transfer cannot exceed at this round-trip time, with `more_loss`.
+
+        Without `ciphered` the cores that encrypt are no limit.
+        """
         links, transport = self._links, self._transport
+        if not ciphered:
+            transport = replace(transport, cipher_rate=inf)
         if more_loss:
             transport = replace(transport, loss=transport.loss + more_loss - transport.loss * more_loss)
         if self._store in {source, target}:

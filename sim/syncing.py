@@ -162,6 +162,9 @@ class Syncing:
             member = group.members[replica]
             member.peer.policy.num_steps = step
             member.joined_step = max(step, group.last_step + 1)
+            if self._engine.scribe is not None:
+                at_work_here = [each.peer for each in group.members if each is not member and each.joined_step != AWAY]
+                self._engine.scribe.joined(member.peer, at_work_here)
 
     def reset(self) -> None:
         """The training phase ends for everybody."""
@@ -229,6 +232,7 @@ class Syncing:
         self._count_bytes(exchange)
         group.exchange = None
         step = exchange.piece[0]
+        self._write_down(step, [member.peer for member in exchange.members])
         for member in exchange.members:
             member.released.popleft()
             member.num_done[step] = member.num_done.get(step, 0) + 1
@@ -237,6 +241,14 @@ class Syncing:
                 began_s = member.began_s.pop(step)
                 self._engine.fixed_batch.synced(member.peer, member.peer.policy.num_steps, began_s)
         self._begin_if_complete(group)
+
+    def _write_down(self, step: int, peers: list[SimPeer]) -> None:
+        scribe, block = self._engine.scribe, self._block
+        if scribe is not None and block.every == 1:
+            scribe.merges.summed(peers)
+        elif scribe is not None:
+            turn = (step + 1) // (block.every // block.fragments) - 1
+            scribe.merges.averaged(peers, turn % block.fragments, block.fragments)
 
     def _abandon(self, group: _Group) -> None:
         exchange = group.exchange

@@ -23,8 +23,8 @@ class Connection:
 
     __slots__ = (
         "ceiling", "delay_s", "destroyed_bytes", "down", "drained_s", "earliest_s", "fast", "initial_window_bytes",
-        "last_delivery_s", "num_sharing", "ready_s", "route", "rtt_s", "sent_bytes", "source", "streams", "target",
-        "up",
+        "last_delivery_s", "num_sharing", "ready_s", "record_delay_s", "route", "rtt_s", "sent_bytes", "source",
+        "streams", "target", "up",
     )  # fmt: skip
 
     def __init__(
@@ -37,13 +37,15 @@ class Connection:
         ceiling: float,
         streams: int,
         initial_window_bytes: float,
+        record_delay_s: float = 0.0,
     ) -> None:
         self.source = source
         self.target = target
         self.route = route
         if route:
             self.up, self.down = route[0], route[-1]
-        self.delay_s = delay_s
+        self.record_delay_s = record_delay_s
+        self.delay_s = delay_s + record_delay_s
         self.rtt_s = 2.0 * delay_s
         self.earliest_s = -0.5 * delay_s
         self.ceiling = ceiling

@@ -4,6 +4,7 @@ from math import inf
 
 import numpy as np
 
+from orionbed.encryption import cipher_rate, payload_share, record_delay_s
 from orionbed.hops import bytes_per_s_per_bps, connection_rates, one_way_delays
 from orionbed.links import jitter_of, link_profiles, link_rates
 from orionbed.nat import relayed_delays, relayed_pairs
@@ -72,4 +73,7 @@ def _transport(block: NetworkBlock) -> Transport:
         loss=transport.loss,
         congestion=transport.congestion,
         tls=transport.tls,
+        cipher_rate=cipher_rate(block),
+        payload_share=payload_share(block),
+        record_delay_s=record_delay_s(block),
     )

@@ -17,6 +17,9 @@ HEAVY = {"torch", "matplotlib", "pandas"}
 TORCH = "2.13.0"
 # Classes of torch modules need torch when they are defined; these files are themselves imported late.
 LATE_ITSELF = {
+    "orionbed/training/boundaries/crossing.py",
+    "orionbed/training/boundaries/ends.py",
+    "orionbed/training/layers.py",
     "orionbed/training/modules.py",
     *(f"orionbed/transport/{name}.py" for name in ("collectives", "group", "staging", "works")),
     "real/static/modules.py",

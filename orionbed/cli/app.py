@@ -14,14 +14,18 @@ from orionbed.cli.deadlines import deadlines
 from orionbed.cli.ending import EXIT_VOID, Interrupted, explained, interruptible, tolerant
 from orionbed.cli.import_churn import import_churn
 from orionbed.cli.inspect_runs import compare, list_command, report, show
+from orionbed.cli.keys import keys
 from orionbed.cli.merge_lab import merge_lab
 from orionbed.cli.peer import peer
+from orionbed.cli.probe import probe
 from orionbed.cli.run import run
 from orionbed.cli.schedule import schedule
 from orionbed.cli.sweep import sweep
+from orionbed.cli.train import train
 from orionbed.cli.upkeep import clean, doctor, schema
 from orionbed.cli.validate import validate
 from orionbed.cli.value import value
+from orionbed.cli.verify_checkpoint import verify_checkpoint
 
 app = typer.Typer(
     name="orionbed",
@@ -35,6 +39,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "run": run,
+    "train": train,
     "peer": peer,
     "report": report,
     "ls": list_command,
@@ -48,8 +53,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "validate": validate,
     "contest": contest,
     "crosscheck": crosscheck,
+    "probe": probe,
     "calibrate": calibrate,
     "import-churn": import_churn,
+    "keys": keys,
+    "verify-checkpoint": verify_checkpoint,
     "schema": schema,
     "doctor": doctor,
     "clean": clean,

@@ -82,14 +82,18 @@ def explained(error: Exception) -> tuple[int, str] | None:
     from concurrent.futures.process import BrokenProcessPool
 
     from orionbed.backends import BackendError
+    from orionbed.checkpoints.errors import CheckpointError
+    from orionbed.keys import KeysError
     from orionbed.ledger import LedgerError
     from orionbed.runs import RunError
     from orionbed.scenario import ScenarioError
     from orionbed.schedule.order import ScheduleError
+    from orionbed.training.text.problems import TextError
     from orionbed.validation.facts import DataError
     from orionbed.waterfall import WaterfallError
 
-    if isinstance(error, BackendError | DataError | InputError | RunError | ScenarioError | ScheduleError):
+    of_the_user = BackendError | CheckpointError | DataError | InputError | KeysError | RunError | ScenarioError
+    if isinstance(error, of_the_user | ScheduleError | TextError):
         return EXIT_INPUT, str(error)
     if isinstance(error, LedgerError | WaterfallError):
         return EXIT_VOID, f"the run is void, nothing was written: {error}; please report this with the scenario"

@@ -19,6 +19,12 @@ def peer(
     certificates: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the certificate here, for joining again; else in memory.")
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="This machine's private key, where the supervisor asks for one.")
+    ] = None,
+    trusted: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Public keys, of which the supervisor must have one.")
+    ] = None,
 ) -> None:
     """Join a run of the emulator on another machine, and let some of its peers live here until it is over."""
     from orionbed import backends
@@ -28,7 +34,7 @@ def peer(
         missing = "--join HOST:PORT" if not join else "--token TOKEN (or ORIONBED_TOKEN in the environment)"
         raise InputError(f"{missing} is missing; the supervisor prints the whole command when its run waits for hosts")
     ending = backends.load_joining().join(
-        join, token, slots=slots, host=host, certificates=certificates, say=typer.echo
+        join, token, slots=slots, host=host, certificates=certificates, key=key, trusted=trusted, say=typer.echo
     )
     if ending == "interrupted":
         raise Interrupted

@@ -66,6 +66,21 @@ class Console:
             yield report
 
     @contextmanager
+    def training(self) -> Iterator[Callable[[Any], None]]:
+        """Show how far a training has got: micro-batches learned from, the loss, and how fast."""
+        started: list[tuple[float, int]] = []
+
+        def text(state: Any) -> str:
+            if not started:  # it may go on where it was broken off
+                started.append((time.monotonic(), state.tokens))
+            since_s, before = started[0]
+            per_s = (state.tokens - before) / max(time.monotonic() - since_s, 1e-9)
+            return f"{state.microbatches:7,} micro-batches   loss {state.loss:.3f}   {per_s:,.0f} tokens/s"
+
+        with self._progress(text, lambda state: state.lines / state.of_lines) as report:
+            yield report
+
+    @contextmanager
     def count(self, noun: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show how many of `total` things are done."""
         with self._progress(lambda n: f"{n} of {total} {noun}", lambda n: n / total) as report:

@@ -64,8 +64,8 @@ def clean(
         bool, typer.Option("--all", help="Remove finished runs and sweeps too, not only leftovers.")
     ] = False,
 ) -> None:
-    """Remove what runs that never finished left behind; with --all every run and sweep."""
-    from orionbed.runs import held_run, leftovers, list_runs, remove_run
+    """Remove what runs that never finished left behind; with --all every run, sweep and kept training."""
+    from orionbed.runs import CHECKPOINTS, held_run, leftovers, list_runs, remove_run
     from orionbed.sweeps.store import remove_sweeps
 
     removed, kept = 0, []
@@ -78,6 +78,9 @@ def clean(
         else:
             kept.append(folder)
     if everything:
+        for folder in runs.glob(f".*{CHECKPOINTS}"):
+            shutil.rmtree(folder)
+            removed += 1
         num_sweeps, stay = remove_sweeps(runs)
         removed, kept = removed + num_sweeps, [*kept, *stay]
     typer.echo(f"removed {removed} folder{'' if removed == 1 else 's'} from {runs}")

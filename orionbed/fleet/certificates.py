@@ -33,20 +33,22 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._certificate = self._signed(self._key.public_key(), _AUTHORITY)
 
-    def issue(self, name: str) -> Credentials:
-        """Return a new key and its certificate, good for both ends of a connection."""
+    def issue(self, name: str, lifetime: timedelta = _LIFETIME) -> Credentials:
+        """Return a new key and its certificate, good for both ends of a connection, until `lifetime` from now."""
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(key.public_key(), name)
+        certificate = self._signed(key.public_key(), name, lifetime)
         pem = serialization.Encoding.PEM
         written = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return Credentials(
             written.decode(), certificate.public_bytes(pem).decode(), self._certificate.public_bytes(pem).decode()
         )
 
-    def _signed(self, public_key: "EllipticCurvePublicKey", name: str) -> "Certificate":
+    def _signed(
+        self, public_key: "EllipticCurvePublicKey", name: str, lifetime: timedelta = _LIFETIME
+    ) -> "Certificate":
         """Return a certificate of a key; the first one is the authority's own."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
@@ -61,7 +63,7 @@ class Authority:
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _AHEAD)
-            .not_valid_after(now + _LIFETIME)
+            .not_valid_after(now + lifetime)
             .add_extension(x509.BasicConstraints(ca=own, path_length=0 if own else None), critical=True)
             .add_extension(x509.KeyUsage(**usages), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)

@@ -150,6 +150,9 @@ class Orchestra:
             command["steps"] = steps
         elif self.plan.order is not None and self.epoch:
             command["steps"] = max(peer.num_steps for peer in self.supervisor.peers)
+        place = self.plan.peers[member.index]
+        if self.plan.order is None and place.stage == 0:
+            command["ordinal"] = self.record.next_ordinal(place.replica, self.plan.num_replicas)
         member.tell(command)
 
     def join(self, member: Member, at_s: float) -> None:

@@ -128,6 +128,8 @@ class PeerParticipant(Participant):
         if what == "begin":
             if "steps" in command and isinstance(loop, FixedLoop):
                 loop.begin_at(command["steps"])
+            if "ordinal" in command and isinstance(loop, QueueLoop):
+                loop.cursor.go_on(command["ordinal"])
             until_s = command["until_s"]
             loop.begin(command["epoch"], inf if until_s is None else until_s)
         elif what == "phase":
@@ -157,7 +159,7 @@ class PeerParticipant(Participant):
         if found is None:
             self.loop.tell({"t": "nothing_kept"})
         else:
-            self._adopt(*found)
+            self._adopt(*found, self.loop.me.index)
             self.loop.tell({"t": "fetched"})
 
     def _on_other(self, header: Header, body: bytes) -> None:
@@ -204,20 +206,20 @@ class PeerParticipant(Participant):
 
     def _take_state(self, header: Header, body: bytes) -> None:
         loop = self.loop
-        self._adopt(header["version"], bytes(body))
+        self._adopt(header["version"], bytes(body), header["from"])
         loop.reporter.span(
             tracing.LANE_MERGE, tracing.KIND_DOWNLOAD, tracing.CAUSE_BENCHED, -1, (header["sent"], loop.now_s),
             header["plan_bytes"],
         )  # fmt: skip
         loop.tell({"t": "fetched"})
 
-    def _adopt(self, version: int, state: bytes) -> None:
+    def _adopt(self, version: int, state: bytes, source: int = -1) -> None:
         loop = self.loop
         if isinstance(loop, FixedLoop):
-            loop.adopt(version, state)
+            loop.adopt(version, state, source)
             return
         loop.compute.worker.load_state(state)
-        loop.journal_version("adopted", version, hash_of(state))
+        loop.journal_version("adopted", version, hash_of(state), source)
 
     def _keep(self, version: int, state: bytes) -> None:
         if self._disk is not None:
@@ -228,6 +230,8 @@ class PeerParticipant(Participant):
 
     def final(self) -> dict[str, Any]:
         loop, account = self.loop, self.loop.account
+        if self._tells_weights:
+            loop.settle()
         loop.reporter.flush(account, "over")
         found = super().final() | {
             "account": [account.accounted_s, *account.cause_s],
@@ -239,6 +243,8 @@ class PeerParticipant(Participant):
         }
         if isinstance(loop, FixedLoop):
             found |= self._final_of_pipeline(loop)
+        if self._tells_weights:
+            found["weights"] = base64.b64encode(loop.compute.weights()).decode()
         return found
 
     def _final_of_pipeline(self, loop: FixedLoop) -> dict[str, Any]:
@@ -246,8 +252,6 @@ class PeerParticipant(Participant):
         if loop.ring is not None:
             found |= {"num_syncs": loop.ring.num_exchanges, "syncing_s": loop.ring.exchange_s}
             found["bytes_sync"] = loop.ring.bytes_sent
-        if self._tells_weights:
-            found["weights"] = base64.b64encode(loop.compute.weights()).decode()
         return found
 
 

@@ -54,6 +54,7 @@ class Record:
         self.reasons: dict[int, str] = {}  # why peers are away, where churn took them
         self._crashed_s: dict[int, float] = {}
         self._created_s: dict[int, float] = {}
+        self._last_number: dict[int, int] = {}  # by replica, of the micro-batches that its first stage has made
         self._last_created_applied_s = -1.0
         # (peer, life) -> micro-batches that came to it or were made there, and did not leave again
         self._held: dict[tuple[int, int], set[int]] = defaultdict(set)
@@ -93,6 +94,7 @@ class Record:
                 self._last_created_applied_s = max(self._last_created_applied_s, made_s)
         elif entry.event == "created":
             self._created_s[entry.microbatch] = entry.at_s
+            self._last_number[entry.replica] = max(entry.microbatch, self._last_number.get(entry.replica, -1))
             self._held[entry.peer, entry.life].add(entry.microbatch)
             self._made[entry.peer, entry.life].add(entry.microbatch)
         elif entry.event in {"forward", "backward"}:
@@ -111,6 +113,11 @@ class Record:
     def applied_since(self, at_s: float) -> bool:
         """Whether a micro-batch has been applied that was created after a second of the run."""
         return self._last_created_applied_s >= at_s
+
+    def next_ordinal(self, replica: int, num_replicas: int) -> int:
+        """Return where a replica's first stage goes on with its numbers; see `orionbed.training.cursor`."""
+        last = self._last_number.get(replica)
+        return 0 if last is None else last // num_replicas + 1
 
     def held_by(self, peer: int, life: int, *, was_first: bool) -> set[int]:
         """Return the undecided micro-batches that are lost with a peer: queued there, or made there."""

@@ -11,8 +11,9 @@ from orionbed.scenario.keys import all_keys, look_up
 from orionbed.scenario.network import VARIABILITIES
 from orionbed.scenario.problems import Issue, ScenarioError, did_you_mean, listed
 from orionbed.scenario.recovery import FOR_FIXED_BATCH
-from orionbed.scenario.schedules import BottleneckBoundary, QuantizeBoundary, TopKBoundary
+from orionbed.scenario.schedules import NarrowBoundary, QuantizeBoundary, TopKBoundary
 from orionbed.scenario.schema import Scenario
+from orionbed.scenario.training import BYTE_TOKENS, NAMED_TEXTS, SyntheticData
 
 PROVENANCE_KINDS: Final = ("published", "code", "derived", "assumed", "fitted")
 _BITS: Final = {"bf16": 16, "fp16": 16, "fp32": 32}
@@ -156,7 +157,7 @@ def _merge(sections: Sections) -> Iterator[Issue]:
 def _boundary(sections: Sections) -> Iterator[Issue]:
     model, boundary = sections["model"], sections["pipeline"].boundary
     loc = ("pipeline", "boundary")
-    if isinstance(boundary, BottleneckBoundary) and boundary.width >= model.hidden:
+    if isinstance(boundary, NarrowBoundary) and boundary.width >= model.hidden:
         yield Issue((*loc, "width"), f"must be less than model.hidden, {model.hidden}; or use kind none")
     if isinstance(boundary, TopKBoundary) and boundary.keep >= model.hidden:
         yield Issue((*loc, "keep"), f"must be less than model.hidden, {model.hidden}; or use kind none")
@@ -269,6 +270,21 @@ def _positive(sections: Sections) -> Iterator[Issue]:
                 yield Issue(loc, "must always be greater than 0; raise its lowest value")
 
 
+def _text(sections: Sections) -> Iterator[Issue]:
+    """What of a text can be seen without reading it."""
+    training, loc = sections["training"], ("training", "data")
+    data = training.data
+    if isinstance(data, SyntheticData):
+        return
+    for key in ("path", "tokenizer"):
+        path = getattr(data, key, None)
+        if path is not None and path not in NAMED_TEXTS and not Path(path).exists():
+            yield Issue((*loc, key), f"there is no {path}; give a path, from the scenario's folder")
+    if training.model == "own" and data.tokenizer == "bytes" and sections["model"].vocab < BYTE_TOKENS:
+        text = f"must be at least {BYTE_TOKENS}, the tokens of training.data.tokenizer bytes; or use model: stand-in"
+        yield Issue(("model", "vocab"), text)
+
+
 def _published(sections: Sections) -> Iterator[Issue]:
     seen: set[str] = set()
     for index, entry in enumerate(sections["published"]):
@@ -340,6 +356,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[[Sections], Iterator[Issue]]
     (("peers", "network"), _places),
     ((), _positive),
     (("pipeline", "peers", "churn"), churn_checks.check),
+    (("model", "training"), _text),
     (("published",), _published),
     (("provenance",), _provenance),
     (("uncertain",), _uncertain),

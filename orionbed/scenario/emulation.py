@@ -52,7 +52,9 @@ class Emulator(Block):
         default=64, description="Tokens of a sequence of its micro-batches (default 64)."
     )
     sequences: Count = Field(default=1, description="Sequences of its micro-batches (default 1).")
-    vocab: Annotated[int, Field(ge=8)] = Field(default=256, description="Its vocabulary (default 256).")
+    vocab: Annotated[int, Field(ge=8)] = Field(
+        default=256, description="Its vocabulary with synthetic data (default 256); with text it is the tokenizer's."
+    )
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="Number format of its weights and activations (default float32)."
     )
@@ -76,8 +78,8 @@ class Emulator(Block):
     )
     reference: bool = Field(
         default=False,
-        description="Whether the plain model is trained on the same micro-batches afterwards, in one process, to hold "
-        "the weights against it (default false); for schedules with a fixed batch.",
+        description="Whether one process trains on the same micro-batches afterwards, to hold the weights against it "
+        "(default false); queue-driven, or with a fixed batch without merges.",
     )
     lateness_limit: Annotated[Duration, Field(gt=0)] = Field(
         default=0.050,
@@ -93,10 +95,23 @@ class Emulator(Block):
         description="Where to listen for peers on other hosts, as address and port like 0.0.0.0:7777 (default null: "
         "all peers run on this machine).",
     )
+    encrypt: bool = Field(
+        default=False,
+        description="With clock paced, whether peers of this machine really use TLS 1.3 among themselves, which costs "
+        "processor time (default false); between machines they always do.",
+    )
     remote_slots: Annotated[int, Field(ge=0)] = Field(
         default=0,
         description="How many peers run on hosts that join with `orionbed peer`; they are waited for before the run "
         "starts (default 0).",
+    )
+    key: str | None = Field(
+        default=None,
+        description="File with the supervisor's private key, which it shows to hosts that join (default null: none).",
+    )
+    trusted: str | None = Field(
+        default=None,
+        description="File or folder with the public keys of hosts that may join (default null: whoever has the token).",
     )
     join_timeout: Annotated[Duration, Field(gt=0)] = Field(
         default=600.0, description="Longest wait for these hosts, in time of this machine (default 10 min)."
@@ -109,6 +124,8 @@ class Emulator(Block):
             problems.append((("remote_slots",), "needs `listen`, where other hosts join, like 0.0.0.0:7777"))
         if self.remote_slots and self.clock != "paced":
             problems.append((("remote_slots",), "needs clock paced: the other clocks are for one machine"))
+        if self.encrypt and self.clock != "paced":
+            problems.append((("encrypt",), "needs clock paced: with the other clocks no time passes for it"))
         if problems:
             raise conflicts(problems)
         return self

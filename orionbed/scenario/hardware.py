@@ -50,9 +50,6 @@ class Real(Block):
         default=True,
         description="Whether receives are posted as late as the order allows, with a fixed batch (default true).",
     )
-    encrypt: bool = Field(
-        default=True, description="Whether tcp connections use TLS 1.3, with certificates on both ends (default true)."
-    )
     nodes: Count = Field(
         default=1,
         description="Machines (default 1); those beside this one are started by hand, with the commands that are "
@@ -67,6 +64,11 @@ class Real(Block):
         default=None, description="Folder for checkpoints, with a fixed batch (default null: none are written)."
     )
     checkpoint_every: Count = Field(default=10, description="Steps between two checkpoints (default 10).")
+    keys: str | None = Field(
+        default=None,
+        description="Folder with the peers' private keys, to sign checkpoints with and to refuse others' (default "
+        "null: they are not signed).",
+    )
     restarts: Annotated[int, Field(ge=0)] = Field(
         default=0,
         description="How often a run may go on from its last checkpoint after it has lost a process (default 0); with "
@@ -81,8 +83,8 @@ class Real(Block):
     )
     reference: bool = Field(
         default=False,
-        description="Whether the plain model is trained on the same micro-batches afterwards, in one process, to hold "
-        "the weights against it (default false); with a fixed batch.",
+        description="Whether one process trains on the same micro-batches afterwards, to hold the weights against it "
+        "(default false).",
     )
 
     @model_validator(mode="after")
@@ -92,6 +94,8 @@ class Real(Block):
             problems.append((("nodes",), "needs `listen`, where the other machines find this one, like 10.0.0.1:7777"))
         if self.transport == "nccl" and self.device == "cpu":
             problems.append((("transport",), "nccl is for GPUs; use gloo or tcp on CPUs"))
+        if self.keys is not None and self.checkpoint is None:
+            problems.append((("keys",), "is for signing checkpoints; give `checkpoint`, their folder"))
         if problems:
             raise conflicts(problems)
         return self

@@ -11,11 +11,13 @@ from orionbed.scenario.drawing import refused
 from orionbed.scenario.network import VARIABILITIES
 from orionbed.scenario.problems import Place, Problem, ScenarioError
 from orionbed.scenario.schema import Scenario
+from orionbed.scenario.training import NAMED_TEXTS
 from orionbed.scenario.tree import Tree
 from orionbed.scenario.validation import validate
 from orionbed.scenario.yaml_file import read_file
 
 _FILES: Final = (("network", "variability"), ("pipeline", "schedule", "file"), ("churn", "trace"))
+_TEXTS: Final = (("training", "data", "path"), ("training", "data", "tokenizer"))  # a path may be that of a folder
 
 
 def load(path: Path | str, sets: Sequence[str] = (), *, profile: Path | None = None) -> Scenario:
@@ -80,5 +82,10 @@ def _with_paths(tree: Tree, folder: Path) -> Tree:
         if leaf is not None and isinstance(leaf.value, str) and leaf.value not in VARIABILITIES:
             candidate = folder / leaf.value
             if candidate.is_file() and (leaf not in gpus or candidate.suffix == ".yaml"):
+                leaf.value = Path(os.path.normpath(candidate)).as_posix()
+    for leaf in (tree.at(*keys) for keys in _TEXTS):
+        if leaf is not None and isinstance(leaf.value, str) and leaf.value not in NAMED_TEXTS:
+            candidate = folder / leaf.value
+            if candidate.exists():
                 leaf.value = Path(os.path.normpath(candidate)).as_posix()
     return tree

@@ -87,7 +87,16 @@ class Transport(Block):
         description="Whether a peer sends one message at a time, each until it has arrived, and takes none from a peer "
         "that it is sending to (default false: messages are asynchronous); for schedules with a fixed batch.",
     )
-    tls: bool = Field(default=True, description="Whether a new connection makes a TLS 1.3 handshake (default true).")
+    tls: bool = Field(
+        default=True,
+        description="Whether connections use TLS 1.3 (default true): simulated, a round trip more to open one; on "
+        "hardware, with tcp, it is real. The emulator: see emulator.encrypt.",
+    )
+    cipher_rate: Annotated[DataRate, Field(gt=0)] | None = Field(
+        default=None,
+        description="With tls, what a core encrypts or decrypts; counts it for each connection, and 22 B per record of "
+        "16 KiB (default null: not counted).",
+    )
 
 
 class Storage(Block):

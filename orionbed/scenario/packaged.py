@@ -8,8 +8,8 @@ import orionbed
 from orionbed.scenario.problems import Place, Problem, ScenarioError, did_you_mean, nearest
 
 FOLDER = Path(orionbed.__file__).resolve().parent.parent / "scenarios"
-FOLDERS = ("peers", "agreement", "hardware")
-"""Folders of scenarios: other systems, and comparisons of backends; names may be given with or without them."""
+FOLDERS = ("peers", "agreement", "hardware", "training")
+"""Folders of scenarios: other systems, comparisons of backends, trainings; names may be given with or without them."""
 CONTESTS = ("apex-routing",)
 """Files beside the scenarios that are routing contests, for `orionbed contest`."""
 

@@ -20,20 +20,75 @@ class NoBoundary(Block):
     kind: Literal["none"] = Field(description="none: the full activation crosses the boundary.")
 
 
-class BottleneckBoundary(Block):
-    """A learned narrow layer at each boundary: ResBM, a plain bottleneck, or a fixed subspace."""
+class NarrowBoundary(Block):
+    """Fewer values per token cross than the residual stream has."""
 
-    kind: Literal["resbm", "bottleneck", "subspace"] = Field(
-        description="resbm, bottleneck or subspace: a narrow layer at each boundary."
-    )
+    kind: str
     width: Count = Field(description="Values per token that cross the boundary; less than `model.hidden`.")
+
+    @property
+    def matrix_width(self) -> int | None:
+        """`width` if there is one trained matrix to it and one from it, else None."""
+        return self.width
+
+
+class ResBMBoundary(NarrowBoundary):
+    """A residual bottleneck (ResBM): encoder and decoder, both beside an identity path, trained with the model."""
+
+    kind: Literal["resbm"] = Field(description="resbm: a trained encoder and decoder at each boundary, beside a cut.")
+    encoder: Literal["linear", "mlp"] = Field(
+        default="linear",
+        description="What encoder and decoder are: one matrix (`linear`, default), or two with SiLU between (`mlp`).",
+    )
+    encoder_width: Count | None = Field(
+        default=None, description="Values between the two matrices of an `mlp` (default null: 4 times `width`)."
+    )
+
+    @property
+    def inner_width(self) -> int | None:
+        """Values between the two matrices of encoder and decoder, or None where there is one."""
+        if self.encoder == "linear":
+            return None
+        return 4 * self.width if self.encoder_width is None else self.encoder_width
+
+    @property
+    def matrix_width(self) -> int | None:
+        """`width` if encoder and decoder are linear, else None."""
+        return self.width if self.encoder == "linear" else None
+
+
+class BottleneckBoundary(NarrowBoundary):
+    """The older bottleneck of IOTA: the layers next to a cut end and begin narrow, trained with the model."""
+
+    kind: Literal["bottleneck"] = Field(
+        description="bottleneck: the layers next to a boundary end and begin narrow, as in IOTA before ResBM."
+    )
+
+
+class SubspaceBoundary(NarrowBoundary):
+    """Coordinates in a fixed random subspace that all share, not trained."""
+
+    kind: Literal["subspace"] = Field(
+        description="subspace: the projection onto a fixed subspace that all boundaries share."
+    )
+
+    @property
+    def matrix_width(self) -> None:
+        """None: nothing is trained."""
+        return
 
 
 class QuantizeBoundary(Block):
     """Activations and gradients are rounded to few bits."""
 
     kind: Literal["quantize"] = Field(description="quantize: values are rounded to few bits.")
-    bits: Annotated[int, Field(ge=1, le=32)] = Field(description="Bits per value that crosses the boundary (1 to 32).")
+    bits: Annotated[int, Field(ge=1, le=32)] = Field(
+        description="Bits per value that crosses the boundary (1 to 32; training for real: 8 or 4)."
+    )
+    error_feedback: bool = Field(
+        default=True,
+        description="Whether a sender adds to each tensor what rounding left out of the one before (default true).",
+    )
 
 
 class TopKBoundary(Block):
@@ -43,9 +98,16 @@ class TopKBoundary(Block):
         description="topk: only the largest values of each token are sent, with their indices."
     )
     keep: Count = Field(description="Values kept per token; less than `model.hidden`.")
+    error_feedback: bool = Field(
+        default=False,
+        description="Whether a sender adds to each tensor what it left out of the one before (default false).",
+    )
 
 
-Boundary = Annotated[NoBoundary | BottleneckBoundary | QuantizeBoundary | TopKBoundary, Field(discriminator="kind")]
+Boundary = Annotated[
+    NoBoundary | ResBMBoundary | BottleneckBoundary | SubspaceBoundary | QuantizeBoundary | TopKBoundary,
+    Field(discriminator="kind"),
+]
 
 
 def _window_tag(value: object) -> str:

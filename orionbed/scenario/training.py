@@ -1,10 +1,15 @@
 """Section `training`: what is learned from what, and how; the simulator, which computes nothing, leaves it alone."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from orionbed.scenario.fields import Block, Count, NotNegative, Positive
+
+NAMED_TEXTS: Final = ("sample", "bytes")
+"""What stands where a path may: the text that comes with orionbed, and the tokenizer that needs no file."""
+BYTE_TOKENS: Final = 257
+"""Tokens of the tokenizer `bytes`: 256, and the one between documents."""
 
 
 def _momentum_tag(value: object) -> str:
@@ -30,8 +35,8 @@ class InnerOptimizer(Block):
     )
     momentum: Momentum = Field(
         default="auto",
-        description="Its first momentum, or `auto` (default): 0.9, with muon 0.95, and with nadam the earlier a stage "
-        "the more, 0.9 + 0.09 (K - 1 - p) / K at stage p of K.",
+        description="Its first momentum, or `auto` (default): adamw 0.9, muon's matrices 0.95, sgd none, nadam the "
+        "earlier a stage the more, 0.9 + 0.09 (K - 1 - p) / K at stage p of K.",
     )
     weight_decay: NotNegative = Field(
         default=0.01, description="Decoupled weight decay; sgd has none (default 0.01; IOTA's code 0.1)."
@@ -89,6 +94,7 @@ class HubData(_Text):
         default="HuggingFaceFW/fineweb-edu-score-2",
         description="Its name (default HuggingFaceFW/fineweb-edu-score-2, Orion's).",
     )
+    subset: str | None = Field(default=None, description="Its subset or configuration (default null: its default).")
     split: str = Field(default="train", description="Its split (default train).")
     column: str = Field(default="text", description="The column with the text (default text).")
 
@@ -120,4 +126,14 @@ class Training(Block):
         default=3, description="Pieces of text that the trained model writes at the end (default 3)."
     )
     sample_tokens: Count = Field(default=160, description="Tokens of each of them (default 160).")
+    checkpoint_every: Count | None = Field(
+        default=500,
+        description="With `orionbed train`: micro-batches learned from between two checkpoints, from which a training "
+        "that was broken off goes on (default 500; null: none are written).",
+    )
+    keys: str | None = Field(
+        default=None,
+        description="With `orionbed train`: folder of private keys to sign checkpoints with, one called writer or one "
+        "alone among them, and to refuse others' (default null: they are not signed).",
+    )
     rolling: Count = Field(default=50, description="Micro-batches of the loss curve's rolling mean (default 50).")

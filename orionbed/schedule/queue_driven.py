@@ -172,6 +172,10 @@ class QueueDrivenPolicy:
         """Hold `microbatch` without a forward of one's own: its gradient will come here and go on to `from_peer`."""
         self._came_from[microbatch] = (from_peer, self.num_steps)
 
+    def came_from(self, microbatch: int) -> int:
+        """Return the peer that the activation of `microbatch`, in flight here, came from; -1 at the first stage."""
+        return self._came_from[microbatch][0]
+
     def sources(self) -> dict[int, int]:
         """Every micro-batch held, in order of arrival, and the peer that its activation came from."""
         held = dict(self._forwards)

@@ -32,6 +32,11 @@ class Sweep(Block):
         description="Whether every seed also draws what the scenario has under `uncertain` anew (default false). All "
         "cases draw the same with the same seed, but for keys that they change themselves.",
     )
+    train: bool = Field(
+        default=False,
+        description="Whether every run is trained on real tensors, as `orionbed train` does it (default false: it is "
+        "simulated alone). Measures may then be those of the training too, and the figure has loss curves.",
+    )
     measure: Annotated[tuple[_Measure, ...], Listed, Field(min_length=1)] = Field(
         description="Dotted keys of summary.json to report; all differences are to the first case."
     )

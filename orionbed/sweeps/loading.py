@@ -50,7 +50,8 @@ class Case:
 class Loaded:
     """A sweep that can be run: every case is a valid scenario, and every measure one that its runs have.
 
-    `given` is the file as it was. With `draws` every seed also draws the uncertain inputs.
+    `given` is the file as it was. With `draws` every seed also draws the uncertain inputs; with `trains` every run is
+    trained on real tensors.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Loaded:
     cases: tuple[Case, ...]
     seeds: tuple[int, ...]
     draws: bool
+    trains: bool
     measures: tuple[str, ...]
 
     @property
@@ -102,6 +104,7 @@ def load_sweep(name: str, sets: Sequence[str] = (), seeds: int | None = None) ->
         cases=tuple(Case(labels, plan.scenario, _misfit(plan)) for labels, plan in plans),
         seeds=tuple(range(first, first + (seeds or block.seeds))),
         draws=block.draw,
+        trains=block.train,
         measures=block.measure,
     )
 
@@ -176,7 +179,7 @@ def _unknown_measures(block: Sweep, tree: Tree, scenarios: list[Scenario]) -> li
     """Measures that no case has; what one has may depend on what is varied, so further cases are asked if need be."""
     known: list[str] = []
     for scenario in scenarios:
-        known = sorted({*known, *measures.known(scenario)})
+        known = sorted({*known, *measures.known(scenario, trains=block.train)})
         if set(block.measure) <= set(known):
             break
     problems = []

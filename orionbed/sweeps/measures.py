@@ -10,6 +10,7 @@ from orionbed.scenario import Scenario, apply
 _LEFT_OUT: Final = {"schema_version", "seed", "wall_s", "engine", "assumptions", "published", "contradictions"}
 _BASELINE: Final = ("datacenter.", "cost.datacenter_")
 REHEARSAL_S: Final = 1.0
+REHEARSAL_MICROBATCHES: Final = 2
 
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
@@ -40,9 +41,12 @@ def needs_baseline(keys: tuple[str, ...]) -> bool:
     return any(key.startswith(_BASELINE) for key in keys)
 
 
-def known(scenario: Scenario) -> list[str]:
-    """Return the measures that a run of `scenario` has, found by simulating its first second."""
-    from orionbed.sweeps.running import summary_of
+def known(scenario: Scenario, *, trains: bool) -> list[str]:
+    """Return the measures that a run of `scenario` has, found by its first second, or a very short training."""
+    from orionbed.sweeps.running import summary_of, trained
 
+    if trains:
+        short = {"training.microbatches": REHEARSAL_MICROBATCHES, "training.samples": 0, "run.trace": "summary"}
+        return sorted(numbers(trained(apply(scenario, short)).summary))
     second = {"run.tokens": None, "run.duration": REHEARSAL_S, "run.trace": "summary"}
     return sorted(numbers(summary_of(apply(scenario, second), baseline=False)))

@@ -21,9 +21,9 @@ def outcome(sweep: Loaded, identity: str, records: list[list[Record]]) -> dict[s
     """Return what is written as sweep.json: the axes, and what every case came to.
 
     That is, for each measure, the values by seed, their mean, least and greatest, and the paired difference to the
-    first case; None where it was not measured.
+    first case; None where it was not measured. Of a training also the loss curves, by case and seed.
     """
-    return {
+    made: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "sweep": identity,
         "name": sweep.name,
@@ -50,6 +50,9 @@ def outcome(sweep: Loaded, identity: str, records: list[list[Record]]) -> dict[s
             for case, mine in zip(sweep.cases, records, strict=True)
         ],
     }
+    if sweep.trains:
+        made["curves"] = [[one.curve for one in mine] for mine in records]
+    return made
 
 
 def _result(key: str, mine: list[Record], first: list[Record]) -> dict[str, Any]:

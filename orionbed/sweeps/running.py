@@ -1,8 +1,8 @@
 """Running the cases of a sweep: in processes, each result kept as soon as it is there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orionbed import backends
 from orionbed.processes import in_processes
@@ -10,8 +10,12 @@ from orionbed.runs import RunError, digest_of, with_seed
 from orionbed.scenario import Scenario, ScenarioError
 from orionbed.scenario.drawing import draw_each
 from orionbed.streams import Streams
+from orionbed.sweeps.curves import binned
 from orionbed.sweeps.loading import Loaded
 from orionbed.sweeps.measures import numbers
+
+if TYPE_CHECKING:
+    from orionbed.learning.api import Learned
 
 BACKEND = "sim"
 
@@ -24,11 +28,22 @@ class Record:
     seed: int
     aborted: str
     numbers: dict[str, float | None]
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    """Of a training: tokens learned from, and the mean loss since the point before, in nats per token."""
+
+
+class Mode(NamedTuple):
+    """How all runs of a sweep are done: the datacenter beside them, inputs drawn, trained on real tensors."""
+
+    baseline: bool
+    draws: bool
+    trains: bool
 
 
 def key_of(scenario: Scenario, sweep: Loaded) -> str:
     """Return what identifies the runs of a case: with the datacenter beside them, or inputs drawn, they are others."""
-    return digest_of(scenario, BACKEND, 0)[:16] + "+datacenter" * sweep.baseline + "+drawn" * sweep.draws
+    extras = "+datacenter" * sweep.baseline + "+drawn" * sweep.draws + "+trained" * sweep.trains
+    return digest_of(scenario, BACKEND, 0)[:16] + extras
 
 
 def run_missing(
@@ -44,7 +59,8 @@ def run_missing(
     `progress` gets the number of records, those that were there before included.
     """
     wanted = {(key_of(case.scenario, sweep), seed): case.scenario for case in sweep.cases for seed in sweep.seeds}
-    tasks = [(scenario, *each, sweep.baseline, sweep.draws) for each, scenario in wanted.items() if each not in done]
+    mode = Mode(sweep.baseline, sweep.draws, sweep.trains)
+    tasks = [(scenario, *each, mode) for each, scenario in wanted.items() if each not in done]
     before = len(wanted) - len(tasks)
     counted = None if progress is None else lambda count: progress(before + count)
     if counted is not None:
@@ -58,17 +74,32 @@ def run_missing(
             counted(count)
 
 
-def one_run(scenario: Scenario, run: str, seed: int, baseline: bool, draws: bool) -> Record:  # noqa: FBT001
-    """Simulate one case with one seed, as a task of a pool.
+def one_run(scenario: Scenario, run: str, seed: int, mode: Mode) -> Record:
+    """Simulate or train one case with one seed, as a task of a pool.
 
     Raises:
         RunError: what the seed draws gives a scenario that cannot be.
 
     """
-    if draws:
+    if mode.draws:
         scenario = _drawn(scenario, seed)
-    summary = summary_of(with_seed(scenario, seed), baseline=baseline)
+    if mode.trains:
+        return _trained(with_seed(scenario, seed), run)
+    summary = summary_of(with_seed(scenario, seed), baseline=mode.baseline)
     return Record(run, seed, summary["aborted"] or "", numbers(summary))
+
+
+def trained(scenario: Scenario) -> "Learned":
+    """Train a scenario on real tensors. BackendError: it has what cannot be trained."""
+    from orionbed.learning.api import train
+
+    return train(scenario, seed=scenario.run.seed, simulate=backends.load(BACKEND).run)
+
+
+def _trained(scenario: Scenario, run: str) -> Record:
+    learned = trained(scenario)
+    curve = binned([(float(point.tokens), point.loss) for point in learned.curve])
+    return Record(run, scenario.run.seed, learned.summary["aborted"] or "", numbers(learned.summary), curve)
 
 
 def _drawn(scenario: Scenario, seed: int) -> Scenario:

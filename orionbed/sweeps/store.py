@@ -16,7 +16,17 @@ from orionbed.sweeps.running import Record, key_of
 
 RUNS: Final = "runs.jsonl"
 RESULT: Final = "sweep.json"
-FILES: Final = (RUNS, RESULT, "sweep.csv", "sweep.yaml", "sweep.png", "report.html", "manifest.json")
+FILES: Final = (
+    RUNS,
+    RESULT,
+    "sweep.csv",
+    "sweep.yaml",
+    "sweep.png",
+    "curves.png",
+    "curves.csv",
+    "report.html",
+    "manifest.json",
+)
 
 
 def identity_of(sweep: Loaded) -> str:
@@ -140,6 +150,7 @@ def _record(line: bytes) -> Record | None:
     """A line as a record; None for one that was torn when its writer was killed."""
     try:
         found = json.loads(line)
-        return Record(found["run"], found["seed"], found["aborted"], found["numbers"])
+        curve = [(tokens, loss) for tokens, loss in found["curve"]]
+        return Record(found["run"], found["seed"], found["aborted"], found["numbers"], curve)
     except (ValueError, TypeError, KeyError):
         return None

@@ -29,21 +29,30 @@ def batch(shape: ModelShape, seed: int, microbatch: int) -> "tuple[Tensor, Tenso
     They depend on the shape, the seed and the number of the micro-batch alone, so the first and the last peer of a
     pipeline, and every replica, draw the same without a message. A target is the token that follows.
     """
+    return _drawn(shape, seed, f"training/data/{microbatch}")
+
+
+def held_out(shape: ModelShape, seed: int, microbatch: int) -> "tuple[Tensor, Tensor]":
+    """Return a micro-batch for evaluation: of the same chain, and none that `batch` gives."""
+    return _drawn(shape, seed, f"training/held-out/{microbatch}")
+
+
+def synthetic(shape: ModelShape, seed: int) -> Batches:
+    """Return the synthetic micro-batches of a run."""
+    return partial(batch, shape, seed)
+
+
+def _drawn(shape: ModelShape, seed: int, stream: str) -> "tuple[Tensor, Tensor]":
     import torch
 
     successors, starts = _chain(seed, shape.vocab)
-    uniform = Streams(seed).get(f"training/data/{microbatch}").random((shape.sequences, shape.sequence + 1))
+    uniform = Streams(seed).get(stream).random((shape.sequences, shape.sequence + 1))
     text = np.empty((shape.sequences, shape.sequence + 1), dtype=np.int64)
     text[:, 0] = np.searchsorted(starts, uniform[:, 0], side="right")
     which = np.searchsorted(np.cumsum(ODDS[:-1]), uniform, side="right")
     for position in range(1, shape.sequence + 1):
         text[:, position] = successors[text[:, position - 1], which[:, position]]
     return torch.from_numpy(text[:, :-1].copy()), torch.from_numpy(text[:, 1:].copy())
-
-
-def synthetic(shape: ModelShape, seed: int) -> Batches:
-    """Return the synthetic micro-batches of a run."""
-    return partial(batch, shape, seed)
 
 
 @lru_cache(maxsize=8)

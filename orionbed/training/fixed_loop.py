@@ -153,12 +153,12 @@ class FixedLoop(PeerLoop):
         """Return a committed state; KeyError when it is no longer kept."""
         return self._states[version]
 
-    def adopt(self, version: int, state: bytes) -> None:
-        """Take over a committed state of another peer of the stage."""
+    def adopt(self, version: int, state: bytes, source: int = -1) -> None:
+        """Take over a committed state of a peer of the stage."""
         self.compute.worker.load_state(state)
         self.version = version
         self._states = {version: state}
-        self.journal_version("adopted", version, hash_of(state))
+        self.journal_version("adopted", version, hash_of(state), source)
 
     def failed(self, what: tuple[int, Header, str]) -> None:
         target, header, _ = what

@@ -21,6 +21,7 @@ from orionbed.streams import Block, Streams
 from orionbed.training.ailments import Ailments
 from orionbed.training.compute import Body, Compute
 from orionbed.training.reporting import Reporter
+from orionbed.training.text import sample_of
 from orionbed.training.timeline import Event, Timeline
 
 Header = dict[str, Any]
@@ -87,14 +88,17 @@ class PeerLoop:
         self._num_applied_steps = 0
         self._work = 0
         self._durations = durations_of(setup.plan, self.stage, self.me.speed, self.me.hardware)
-        self._inputs: dict[tuple[str, int, int], Body] = {}
+        # what came for an operation, and from whom
+        self._inputs: dict[tuple[str, int, int], tuple[Body, int]] = {}
+        self._source = -1
+        self._until_s = inf
         self._accumulated: list[tuple[int, int]] = []
         self._action: Action | None = None
         self._action_s = 0.0
         self._result: Body = None
         self._to_do: Action | None = None
         self._begun = False
-        self._stepped = False
+        self._stepped = self._on_record = False
         self._running: Event | None = None
         self._wake: Event | None = None
         self._poll_s = 0.0
@@ -129,6 +133,7 @@ class PeerLoop:
         self.status = "training"
         self.epoch = self.reporter.epoch = epoch
         self.account.waiting_for_first = True
+        self._until_s = until_s
         if until_s < inf:
             self.timeline.at(until_s, self._end_phase, epoch)
         self._join()
@@ -168,9 +173,12 @@ class PeerLoop:
             self.end_idle(now)
 
     def settle(self) -> None:
-        """Wait until no operation is being worked on, so that weights stay as they are."""
+        """Wait until no operation is being worked on, so that weights stay as they are and all steps are on record."""
         if self.hands is not None:
             self.timeline.now_s = max(self.now_s, self.hands.wait())
+            if self._stepped:
+                self._apply_step()
+                self._on_record = True
 
     def take_merged(self, version: int, weights: bytes) -> None:
         """Take over the weights that a merge gave, as a version of the stage."""
@@ -183,9 +191,10 @@ class PeerLoop:
         """Return how many micro-batches' gradients the weights have taken in since a merge made this version."""
         return self._work
 
-    def journal_version(self, event: str, version: int, digest: str) -> None:
+    def journal_version(self, event: str, version: int, digest: str, source: int = -1) -> None:
         """Write down that this stage has come to a version, by itself or from others."""
-        self.reporter.journal(self.now_s, event, chunk=self.compute.chunks[0], step=version, detail=digest)
+        chunk = self.compute.chunks[0]
+        self.reporter.journal(self.now_s, event, chunk=chunk, step=version, detail=digest, source=source)
 
     def flush_step(self) -> None:
         """Use the gradients that have been accumulated, as a step that takes no time."""
@@ -198,6 +207,7 @@ class PeerLoop:
         self._inputs.clear()
         self.compute.worker.reset()
         self._accumulated.clear()
+        self.reporter.journal(self.now_s, "reset")
 
     def close(self, at_s: float) -> None:
         """Account for every second up to `at_s`, where the run ends."""
@@ -240,14 +250,18 @@ class PeerLoop:
         if self.hands is not None:
             self._running = self.timeline.at(start_s, self._start)
             return
-        if not self.setup.deferred:
-            self.work()
-        duration = self._durations[action.chunk][kind]
         if self.setup.measured:
+            self.work()
             duration = self.compute.last_s
-        elif self._jitter is not None:
-            duration *= max(0.05, 1.0 + self.plan.scenario.peers.jitter * self._jitter())
-        self._running = self.timeline.at(self.ailments.end_s(start_s, duration), self._finish)
+        else:
+            duration = self._durations[action.chunk][kind]
+            if self._jitter is not None:
+                duration *= max(0.05, 1.0 + self.plan.scenario.peers.jitter * self._jitter())
+        end_s = self.ailments.end_s(start_s, duration)
+        # What the end of the phase cuts off must not leave its gradient behind.
+        if not self.setup.deferred and end_s < self._until_s:
+            self.work()
+        self._running = self.timeline.at(end_s, self._finish)
 
     def work(self) -> None:
         """Do the real work of the operation under way, if that is still to be done."""
@@ -284,7 +298,7 @@ class PeerLoop:
     def _computed(self, action: Action) -> Body:
         kind, chunk, microbatch = action
         needed = "F" if kind == "F" or ("F", chunk, microbatch) in self._inputs else "B"
-        body = self._inputs.pop((needed, chunk, microbatch), None)
+        body, self._source = self._inputs.pop((needed, chunk, microbatch), (None, -1))
         return self.compute.run(kind, chunk, self.number_of(microbatch), body)
 
     def end_idle(self, until_s: float) -> None:
@@ -320,7 +334,9 @@ class PeerLoop:
         self.reporter.span(tracing.LANE_COMPUTE, KIND_CODES[kind], tracing.CAUSE_NONE, number, span_s)
         self.policy.on_finished(action)
         if kind == "STEP":
-            self._apply_step()
+            if not self._on_record:
+                self._apply_step()
+            self._on_record = False
         else:
             self._journal(action, number)
             self.reporter.flush(account, "busy")
@@ -330,7 +346,7 @@ class PeerLoop:
     def _journal(self, action: Action, number: int) -> None:
         kind, chunk, _ = action
         event = "forward" if kind == "F" else "backward"
-        self.reporter.journal(self.now_s, event, chunk=chunk, microbatch=number, detail=kind)
+        self.reporter.journal(self.now_s, event, chunk=chunk, microbatch=number, detail=kind, source=self._source)
         loss = self.compute.take_loss(number)
         if loss is not None:
             self.reporter.journal(self.now_s, "loss", chunk=chunk, microbatch=number, detail=repr(loss))
@@ -368,7 +384,9 @@ class PeerLoop:
     def created(self, microbatch: int) -> None:
         """Write down that a micro-batch has come into the world."""
         number = self.number_of(microbatch)
-        self.reporter.journal(self.now_s, "created", chunk=0, microbatch=number, detail=str(number))
+        training = self.plan.scenario.training
+        sample = sample_of(training.data, self.compute.shape, self.setup.seed, number)
+        self.reporter.journal(self.now_s, "created", chunk=0, microbatch=number, detail=sample)
 
     def hand_on(self, action: Action, result: Body) -> None:
         """Send the result of an operation where it goes."""
@@ -399,7 +417,7 @@ class PeerLoop:
     def on_boundary(self, header: Header, body: Body) -> None:
         """Take in an activation or a gradient of the present training phase."""
         kind, microbatch, chunk = header["k"], header["m"], header["c"]
-        self._inputs[kind, chunk, microbatch] = body
+        self._inputs[kind, chunk, microbatch] = body, header["from"]
         self.policy.on_message(kind, microbatch, header["from"], chunk)
         self.wake_if_ready(header["sent"])
 

@@ -1,5 +1,6 @@
 """A peer's part in a merge: upload, merge its slices, download, each on the word of whoever runs the merge."""
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ class _Slice:
 
     old: bytearray
     momentum: bytearray
+    members: list[int] = field(default_factory=list)
     rows: list[bytes] = field(default_factory=list)
     works: list[int] = field(default_factory=list)
 
@@ -49,7 +51,7 @@ class PeerMerge:
         self._merge = -1
         self._base = self._version = -1
         self._members: list[int] = []
-        self._wanted: list[tuple[str, int]] = []
+        self._wanted: list[tuple[str, int, int]] = []
         self._old = b"" if isinstance(loop.plan.scenario.merge, str) else loop.compute.weights()
         self._old_version = 0
 
@@ -99,7 +101,7 @@ class PeerMerge:
                 if self._old_version != self._base:
                     names.append(("old", part))
             for name, number in names:
-                self._wanted.append((name, part))
+                self._wanted.append((name, number, part))
                 want.append([self._key(name, number), *self._range(part)])
         return want
 
@@ -149,6 +151,7 @@ class PeerMerge:
             loop.timeline.at(loop.now_s + pretended_s, self._compute_done, (self._merge, merged))
         else:
             self._old, self._old_version = self._completed(body, header["pieces"]), self._version
+            self._write("taken", {"made": header["made"]})
             loop.take_merged(self._version, self._old)
             self._done()
 
@@ -159,16 +162,28 @@ class PeerMerge:
             low, high = self._range(part)
             slices[part] = _Slice(bytearray(self._old[low:high]), bytearray(high - low))
         for number, low, high, work in pieces:
-            name, part = self._wanted[number]
+            name, member, part = self._wanted[number]
             values, at = body[at : at + high - low], at + high - low
             one, begin = slices[part], self._range(part)[0]
             if name == "weights":
+                one.members.append(member)
                 one.rows.append(values)
                 one.works.append(work)
             else:
                 known = one.old if name == "old" else one.momentum
                 known[low - begin : high - begin] = values
-        return {part: self._step(one) for part, one in slices.items() if one.rows}
+        found = {part: one for part, one in slices.items() if one.rows}
+        for part, one in found.items():
+            self._write("merged", {"slice": part, "members": one.members, "works": one.works})
+        return {part: self._step(one) for part, one in found.items()}
+
+    def _write(self, event: str, what: dict[str, Any]) -> None:
+        """Write down what a merge that is done again needs to know."""
+        what = {"merge": self._merge, "slices": len(self._pairs()), **what}
+        loop = self._loop
+        loop.reporter.journal(
+            loop.now_s, event, chunk=loop.compute.chunks[0], step=self._version, detail=json.dumps(what)
+        )
 
     def _step(self, one: _Slice) -> bytes:
         if not self._with_momentum:
@@ -197,6 +212,7 @@ class PeerMerge:
                 tracing.LANE_MERGE, tracing.KIND_AVERAGE, tracing.CAUSE_MERGE_COMPUTE, -1, (began_s, loop.now_s)
             )
         self._began_s = loop.now_s
+        loop.reporter.flush(loop.account, loop.status)
         parts = [[self._key("merged", part), len(body), *self._range(part)] for part, body in merged.items()]
         plan_bytes = self._plan_bytes().partitions_up if merged else 0.0
         self._send({"k": "P", "parts": parts, "work": 0}, b"".join(merged.values()), plan_bytes)

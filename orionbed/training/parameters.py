@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from orionbed.scenario.training import InnerOptimizer
-from orionbed.training.optimizer import NAMES, make_optimizer
+from orionbed.training.optimizers.build import NAMES, make_optimizer
+from orionbed.training.optimizers.layout import layout_of
 from orionbed.training.shape import ModelShape
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class FlatParameters:
         self.weights: Tensor = torch.cat([parameter.detach().flatten() for parameter in parameters])
         self.gradients: Tensor = torch.zeros_like(self.weights)
         self.num_steps = 0
-        self._optimizer = make_optimizer(optimizer, self.weights)
+        self._optimizer = make_optimizer(optimizer, self.weights, layout_of(shape, chunks, modules))
         self._optimizer_code = NAMES.index(optimizer.kind)
         # Two pieces may have as many weights as one another, and still must not be taken for one another.
         layout = repr((shape.layers_per_chunk, shape.hidden, shape.ffn, shape.heads, shape.kv_heads, shape.vocab))
@@ -53,7 +54,7 @@ class FlatParameters:
             start = end
 
     def step(self, num_microbatches: int) -> None:
-        """Apply the mean gradient of `num_microbatches` and set the gradients to zero."""
+        """Apply the mean gradient of `num_microbatches`, clipped if so wished, and set the gradients to zero."""
         self.gradients.div_(num_microbatches)
         self.num_steps += 1
         self._optimizer.step(self.weights, self.gradients, self.num_steps)
@@ -99,19 +100,19 @@ class FlatParameters:
             raise ValueError("the state is damaged: its checksum differs")
         # A copy, because torch wants memory it may write to.
         values = torch.frombuffer(bytearray(body), dtype=self.weights.dtype)
-        for target, part in zip(targets, values.chunk(len(targets)), strict=True):
+        for target, part in zip(targets, values.split_with_sizes([len(target) for target in targets]), strict=True):
             target.copy_(part)
         self.begin_after(num_steps)
 
     @property
     def parts(self) -> "list[Tensor]":
-        """Weights and moments in the order in which a state has them; writing to them changes what they are of."""
+        """Weights and moments, each one row, in the order of a state; writing to them changes what they are of."""
         return [self.weights, *self._optimizer.moments]
 
     @property
     def body_bytes(self) -> int:
         """Bytes of a state after its header."""
-        return len(self.parts) * self.weights.numel() * self.weights.element_size()
+        return sum(len(part) for part in self.parts) * self.weights.element_size()
 
     def header(self, checksum: int) -> bytes:
         """Return the header of a state, given the CRC-32 of what follows it."""

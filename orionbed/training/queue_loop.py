@@ -1,18 +1,15 @@
 """The loop of a queue-driven peer: routing by what others broadcast, retries, slots that expire."""
 
-from itertools import count
-
 from orionbed.policies import queue_policy
 from orionbed.schedule.actions import Action
 from orionbed.schedule.routers import StageView
 from orionbed.streams import Block
 from orionbed.training.compute import Body, Compute
+from orionbed.training.cursor import Cursor
 from orionbed.training.loop import Header, PeerLoop, Setup, Transport
 from orionbed.training.reporting import Reporter
 from orionbed.training.timeline import Event
 
-NUMBERS_PER_LIFE = 1_000_000
-"""A first-stage peer that is started again numbers its micro-batches from here on, times how often it was."""
 KEPT_GRADIENTS = 64
 SILENT_AFTER = 1.2
 """A peer that has not been heard of for so many broadcast intervals is taken for gone."""
@@ -29,10 +26,8 @@ class QueueLoop(PeerLoop):
         self.poll_loop_s, self.poll_empty_s = schedule.poll_loop, schedule.poll_empty
         self.poll_full_s = schedule.poll_full
         uniform = Block(self.streams.get(f"router/{setup.index}/{setup.life}").random).take
-        numbers = count(setup.life * NUMBERS_PER_LIFE)
-        self.policy = self._queue = queue_policy(
-            plan, uniform, lambda: next(numbers) * plan.num_replicas + self.replica, self.stage, self.replica
-        )
+        self.cursor = Cursor(self.replica, plan.num_replicas)
+        self.policy = self._queue = queue_policy(plan, uniform, self.cursor.take, self.stage, self.replica)
         following = [peer for peer in plan.peers if peer.stage == self.stage + 1]
         self._view = StageView([p.index for p in following], [plan.known_speed(p) for p in following], free_cache=1)
         self._heard_s = dict.fromkeys(self._view.peers, 0.0)

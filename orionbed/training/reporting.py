@@ -24,10 +24,10 @@ class Reporter:
 
     def journal(
         self, at_s: float, event: str, *, chunk: int = -1, microbatch: int = -1, attempt: int = 0, step: int = -1,
-        detail: str = "",
+        detail: str = "", source: int = -1,
     ) -> None:  # fmt: skip
         """Write one line of the journal."""
-        entry = Entry(at_s, event, *self._place, chunk, microbatch, attempt, step, detail)
+        entry = Entry(at_s, event, *self._place, chunk, microbatch, attempt, step, detail, source)
         self._entries.append(list(entry))
 
     def span(  # noqa: PLR0917

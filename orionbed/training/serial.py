@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from orionbed.scenario.training import InnerOptimizer
+from orionbed.training.boundaries.sending import Boundaries
 from orionbed.training.data import Batches, synthetic
-from orionbed.training.optimizer import AdamW
+from orionbed.training.serial_optimizer import SerialOptimizer
 from orionbed.training.shape import ModelShape
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -39,26 +39,46 @@ class SerialModel:
         self.device = device
         self._batches = batches or synthetic(shape, seed)
         self.modules = [make_chunk(shape, chunk, seed, device) for chunk in range(shape.num_chunks)]
-        parameters = [parameter for module in self.modules for parameter in module.parameters()]
-        self._optimizer = _torch_optimizer(optimizer, parameters)
+        self._boundaries = Boundaries(shape)
+        self._optimizer = SerialOptimizer(optimizer, self.modules)
 
     def loss(self, microbatch: int) -> "Tensor":
-        """Return the mean loss per token of a micro-batch in nats, with its graph."""
+        """Return the mean loss per token of a micro-batch in nats, with its graph; at cuts all passes as it crosses."""
+        from orionbed.training.boundaries.crossing import cross
+
         tokens, targets = (each.to(self.device) for each in self._batches(microbatch))
         crossing: Tensor = tokens
-        for module in self.modules:
+        for chunk, module in enumerate(self.modules):
             crossing = module(crossing, targets)
+            if not self.shape.is_last(chunk):
+                crossing = cross(crossing, self._boundaries, chunk)
         return crossing
 
     def step(self, microbatches: Sequence[int]) -> float:
         """Apply the mean gradient of some micro-batches and return their mean loss before."""
         import torch
 
-        losses = torch.stack([self.loss(microbatch) for microbatch in microbatches])
-        losses.mean().backward()  # type: ignore[no-untyped-call]
+        if self.shape.is_packed:
+            mean = self._one_by_one(microbatches)
+        else:
+            losses = torch.stack([self.loss(microbatch) for microbatch in microbatches])
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            mean = losses.mean().item()
         self._optimizer.step()
-        self._optimizer.zero_grad()
-        return losses.mean().item()
+        return mean
+
+    def _one_by_one(self, microbatches: Sequence[int]) -> float:
+        """Find the mean gradient in the order in which a pipeline packs: of each micro-batch whole, and one by one."""
+        total = 0.0
+        for microbatch in microbatches:
+            loss = self.loss(microbatch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        for module in self.modules:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(len(microbatches))
+        return total / len(microbatches)
 
     def weights(self) -> "list[Tensor]":
         """Return a copy of the weights of each chunk in one row."""
@@ -79,15 +99,3 @@ def train_serially(
     for microbatches in steps:
         model.step(microbatches)
     return model.weights()
-
-
-def _torch_optimizer(settings: InnerOptimizer, parameters: "Sequence[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-    import torch
-
-    if settings.kind == "sgd":
-        return torch.optim.SGD(parameters, settings.learning_rate)
-    if settings.kind == "adamw":
-        return torch.optim.AdamW(
-            parameters, settings.learning_rate, betas=AdamW.BETAS, eps=AdamW.EPSILON, weight_decay=AdamW.DECAY
-        )
-    raise ValueError(f"there is no optimizer '{settings.kind}'")

@@ -1,14 +1,25 @@
 """What model is trained and how it is cut: everything from which pieces, batches and boundary tensors follow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from orionbed import model as arithmetic
+from orionbed.scenario.schedules import (
+    BottleneckBoundary,
+    Boundary,
+    NarrowBoundary,
+    NoBoundary,
+    QuantizeBoundary,
+    TopKBoundary,
+)
 
 if TYPE_CHECKING:
     import torch
 
 BYTES_PER_VALUE = {"bfloat16": 2, "float32": 4, "float64": 8}
+BITS = (4, 8)
+"""What values can be rounded to; the simulator counts the bytes of all others as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +27,11 @@ class ModelShape:
     """A Llama-style model in pieces, and the micro-batch it is trained on.
 
     Chunk c holds `layers_per_chunk[c]` layers; the first one also the embedding, the last one the final norm, the head
-    and the loss. A micro-batch is `sequences` sequences of `sequence` tokens. Between chunks crosses a tensor of shape
-    (sequences, sequence, boundary_width): the whole activation, or with `boundary` one of that width, which the sender
-    encodes and the receiver decodes. With `recompute` a chunk keeps only the inputs of its forward, which its backward
-    does again. `layers`, `block` and the like are what `orionbed.model.Transformer` asks for.
+    and the loss. A micro-batch is `sequences` sequences of `sequence` tokens. A chunk returns and takes
+    (sequences, sequence, boundary_width) values: whole activations, or what a narrow `boundary` leaves of them. What
+    crosses is `boundary_shape` of `boundary_dtype`: those values, or bytes that they are packed into. No boundary is
+    None. With `recompute` a chunk keeps only the inputs of its forward, which its backward does again. `layers`,
+    `block` and the like are what `orionbed.model.Transformer` asks for.
 
     Raises:
         ValueError: the numbers do not fit together.
@@ -34,7 +46,7 @@ class ModelShape:
     vocab: int
     sequence: int
     sequences: int
-    boundary: int | None
+    boundary: Boundary | None
     dtype: str = "float32"
     recompute: bool = False
 
@@ -55,8 +67,11 @@ class ModelShape:
             )
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
-        if self.boundary is not None and not 1 <= self.boundary <= self.hidden:
-            raise ValueError(f"boundary must lie between 1 and hidden {self.hidden}, not {self.boundary}")
+        if isinstance(self.boundary, NoBoundary):
+            object.__setattr__(self, "boundary", None)  # one word for one thing
+        problem = problem_of(self.boundary, self.hidden, self.layers_per_chunk)
+        if problem is not None:
+            raise ValueError(problem)
         if self.dtype not in BYTES_PER_VALUE:
             raise ValueError(f"dtype must be one of {', '.join(BYTES_PER_VALUE)}, not '{self.dtype}'")
 
@@ -82,18 +97,37 @@ class ModelShape:
 
     @property
     def boundary_width(self) -> int:
-        """Values per token that cross from chunk to chunk."""
-        return self.hidden if self.boundary is None else self.boundary
+        """Values per token that a chunk hands over to the next, before they are packed."""
+        return self.boundary.width if isinstance(self.boundary, NarrowBoundary) else self.hidden
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether bytes cross instead of values."""
+        return isinstance(self.boundary, QuantizeBoundary | TopKBoundary)
 
     @property
     def boundary_shape(self) -> tuple[int, int, int]:
         """Shape of what crosses from chunk to chunk, activations and their gradients alike."""
-        return self.sequences, self.sequence, self.boundary_width
+        each = BYTES_PER_VALUE[self.dtype]
+        across = arithmetic.boundary_token_bytes(self.hidden, each, self.boundary)
+        return self.sequences, self.sequence, across if self.is_packed else across // each
+
+    @property
+    def boundary_dtype(self) -> "torch.dtype":
+        """The number format of what crosses, as torch's."""
+        import torch
+
+        return torch.uint8 if self.is_packed else self.torch_dtype
 
     @property
     def boundary_bytes(self) -> int:
         """Bytes that cross from chunk to chunk for one micro-batch, in either direction."""
-        return self.tokens * self.boundary_width * BYTES_PER_VALUE[self.dtype]
+        return self.tokens * arithmetic.boundary_token_bytes(self.hidden, BYTES_PER_VALUE[self.dtype], self.boundary)
+
+    @property
+    def matrix_width(self) -> int | None:
+        """Width of boundaries with one trained matrix on either side, else None."""
+        return self.boundary.matrix_width if isinstance(self.boundary, NarrowBoundary) else None
 
     @property
     def torch_dtype(self) -> "torch.dtype":
@@ -110,8 +144,19 @@ class ModelShape:
 
 def parameters_of(shape: ModelShape, chunk: int) -> int:
     """Parameters of one chunk, with the decoder at its entrance and the encoder at its exit."""
-    count = arithmetic.stage_parameters(shape, shape.layers_per_chunk)[chunk]
-    if shape.boundary is not None:
-        num_ends = (chunk > 0) + (not shape.is_last(chunk))
-        count += num_ends * shape.hidden * shape.boundary
-    return count
+    num_ends = (chunk > 0) + (not shape.is_last(chunk))
+    whole = arithmetic.stage_parameters(shape, shape.layers_per_chunk)[chunk]
+    return whole + num_ends * arithmetic.boundary_end_parameters(shape.hidden, shape.boundary)
+
+
+def problem_of(boundary: Boundary | None, hidden: int, layers_per_chunk: Sequence[int] = ()) -> str | None:
+    """Return why a boundary cannot be trained through in such a model, or None if it can."""
+    if isinstance(boundary, NarrowBoundary) and boundary.width > hidden:
+        return f"boundary width must be at most hidden {hidden}, not {boundary.width}"
+    if isinstance(boundary, TopKBoundary) and boundary.keep > hidden:
+        return f"boundary keep must be at most hidden {hidden}, not {boundary.keep}"
+    if isinstance(boundary, QuantizeBoundary) and boundary.bits not in BITS:
+        return f"boundary bits: values are rounded to {' or '.join(map(str, BITS))} bits, not to {boundary.bits}"
+    if isinstance(boundary, BottleneckBoundary) and not all(layers_per_chunk):
+        return f"boundary kind bottleneck is made of a layer on either side: no chunk without layers {layers_per_chunk}"
+    return None

@@ -79,13 +79,16 @@ class StoreLoop:
     def _get(self, header: Header) -> None:
         if header["merge"] < self._merge:
             return  # that merge is over, and the peer takes part in the present one
-        pieces, bodies = [], []
+        pieces, bodies, made = [], [], list[int]()
         for number, (key, low, high) in enumerate(header["want"]):
             for begin, end, body, work in self._found(tuple(key), low, high):
                 pieces.append([number, begin, end, work])
                 bodies.append(body)
+            if key[0] == "merged":
+                made = sorted(kept[3] for kept in self._kept if kept[:3] == tuple(key[:3]))
         self.bytes_read += header["bytes"]
-        self._answer(header, {"k": "D", "bytes": header["bytes"], "pieces": pieces}, b"".join(bodies), header["bytes"])
+        answer = {"k": "D", "bytes": header["bytes"], "pieces": pieces, "made": made}
+        self._answer(header, answer, b"".join(bodies), header["bytes"])
 
     def _found(self, key: Key, low: int, high: int) -> list[tuple[int, int, bytes, int]]:
         """Return what there is of bytes `low` to `high`, with the work in it; other uploads are too late now."""

@@ -1,10 +1,11 @@
 """One peer's piece or pieces of the model: forward, backward whole or in halves, and optimizer steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from orionbed.scenario.training import InnerOptimizer
+from orionbed.training.boundaries.sending import Boundaries, senders_of
 from orionbed.training.data import Batches, synthetic
 from orionbed.training.kept import Forward, Half, measured, num_bytes
 from orionbed.training.parameters import FlatParameters
@@ -25,7 +26,7 @@ class StageWorker:
     it is finished or forgotten. Passes of different micro-batches may come in any order and interleaved with steps. The
     gradient of a micro-batch in a chunk is accumulated at once, when its whole backward or the weight half ends.
     Initial weights depend on the seed and the number of the chunk alone, so all replicas begin alike. All tensors that
-    go in and out are detached.
+    go in and out are what crosses a boundary, `boundary_shape` of `boundary_dtype`, and detached.
 
     Raises:
         ValueError: from every method, for a chunk that is not held, a pass out of turn or a tensor that does not fit.
@@ -54,6 +55,7 @@ class StageWorker:
         self.losses: dict[int, float] = {}
         self._modules = {chunk: make_chunk(shape, chunk, seed, device) for chunk in self.chunks}
         self._flat = FlatParameters(shape, self.chunks, list(self._modules.values()), optimizer)
+        self._boundaries = Boundaries(shape)
         self._immediate = {chunk: module.immediate() for chunk, module in self._modules.items()}
         self._forwards: dict[Key, Forward] = {}
         self._halves: dict[Key, Half] = {}
@@ -91,15 +93,15 @@ class StageWorker:
         immediate = self._immediate[chunk]
         wanted = ([begun.inputs] if chunk else []) + immediate
         with self._modules[chunk].deferral.collecting() as pending:
-            found = list(torch.autograd.grad(output, wanted, gradient))
+            found = list(torch.autograd.grad(output, wanted, self._received(gradient)))
         result = found.pop(0) if chunk else None
         kept = found + [tensor for _, *tensors in pending for tensor in tensors]
         self._halves[chunk, microbatch] = Half(list(zip(immediate, found, strict=True)), pending, num_bytes(kept))
-        return result
+        return None if result is None else self._boundaries.send((chunk, "B"), result)
 
     def backward_weight(self, chunk: int, microbatch: int) -> None:
         """Do the other half: accumulate the gradient of the weights."""
-        from orionbed.training.modules import weight_gradient
+        from orionbed.training.layers import weight_gradient
 
         half = self._halves.pop((chunk, microbatch), None)
         if half is None:
@@ -143,10 +145,11 @@ class StageWorker:
         self.losses.pop(microbatch, None)
 
     def reset(self) -> None:
-        """Drop what is kept of all micro-batches, and the accumulated gradients."""
+        """Drop what is kept of all micro-batches, the accumulated gradients, and what is left to send."""
         self._forwards.clear()
         self._halves.clear()
         self.losses.clear()
+        self._boundaries.residuals.clear()
         self._flat.gradients.zero_()
         self._accumulated = dict.fromkeys(self.chunks, 0)
 
@@ -172,6 +175,17 @@ class StageWorker:
         """Replace the accumulated gradients, as after a sum over replicas; `num_accumulated` stays."""
         self._flat.set_gradients(flat)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the parameters in the order of `weights`, behind the place of their chunk among those held here."""
+        modules = enumerate(self._modules.values())
+        return [f"{place}.{name}" for place, module in modules for name, _ in module.named_parameters()]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of values of each parameter, in the same order."""
+        return [parameter.numel() for module in self._modules.values() for parameter in module.parameters()]
+
     def weights(self) -> "Tensor":
         """Return a copy of the weights in one row, chunk after chunk."""
         return self._flat.weights.clone()
@@ -188,6 +202,33 @@ class StageWorker:
         """Continue from what `state` returned of a worker with the same chunks; a ValueError says what is wrong."""
         self._flat.load_state(data)
         self.reset()
+
+    def residuals(self) -> bytes:
+        """Return what error feedback has left to send, chunk after chunk: empty where there is none.
+
+        It is not part of `state`: a peer that takes over another's begins without.
+        """
+        return self._boundaries.flat(senders_of(self.shape, self.chunks))
+
+    def load_residuals(self, data: bytes) -> None:
+        """Continue with what `residuals` returned of a worker with the same chunks, after its state is loaded."""
+        self._boundaries.load(senders_of(self.shape, self.chunks), data, self.device)
+
+    def kept_inputs(self) -> "dict[Key, Tensor | None]":
+        """Return the inputs of the forwards that wait for their backward, None for a first chunk's tokens.
+
+        Raises:
+            ValueError: more than inputs is kept: there is no recompute, or halves of backwards are to be done.
+
+        """
+        if self._halves or any(begun.output is not None for begun in self._forwards.values()):
+            raise ValueError("what is kept here is more than the inputs of forwards, and cannot be given away")
+        return {key: begun.inputs if key[0] else None for key, begun in self._forwards.items()}
+
+    def keep_inputs(self, kept: "Mapping[Key, Tensor | None]") -> None:
+        """Go on with forwards that `kept_inputs` told of as if they had been done here; with recompute alone."""
+        for key, inputs in kept.items():
+            self._forwards[key] = self._begin(*key, inputs)
 
     def weights_hash(self) -> str:
         """Return 16 hexadecimal digits of the weights."""
@@ -212,7 +253,7 @@ class StageWorker:
         else:
             self._check_crossing(inputs, f"inputs of chunk {chunk}")
             assert inputs is not None
-            inputs = inputs.detach().requires_grad_()
+            inputs = inputs.detach()
         return Forward(inputs, targets if self.shape.is_last(chunk) else None, None, num_bytes([inputs]))
 
     def _run(self, chunk: int, begun: Forward, *, graph: bool) -> "Tensor":
@@ -220,10 +261,13 @@ class StageWorker:
         import torch
 
         module = self._modules[chunk]
+        # Kept as they came, so that what waits for its backward takes no more memory than what crossed.
+        entering = self._boundaries.receive(begun.inputs).requires_grad_() if chunk else begun.inputs
         with torch.set_grad_enabled(graph):
             if not graph:
-                result: Tensor = module(begun.inputs, begun.targets)
+                result: Tensor = module(entering, begun.targets)
                 return result
+            begun.inputs = entering
             if chunk in self._graph_bytes:
                 result = module(begun.inputs, begun.targets)
             else:
@@ -238,15 +282,19 @@ class StageWorker:
         if self.shape.is_last(chunk):
             self.losses[microbatch] = output.item()
             return None
-        return output.detach()
+        return self._boundaries.send((chunk, "F"), output.detach())
+
+    def _received(self, gradient: "Tensor | None") -> "Tensor | None":
+        return None if gradient is None else self._boundaries.receive(gradient)
 
     def _backward(self, chunk: int, begun: Forward, gradient: "Tensor | None") -> "Tensor | None":
         import torch
 
         output = begun.output if begun.output is not None else self._run(chunk, begun, graph=True)
-        torch.autograd.backward(output, gradient)
+        torch.autograd.backward(output, self._received(gradient))
         self._accumulated[chunk] += 1
-        return begun.inputs.grad
+        result = begun.inputs.grad
+        return None if result is None else self._boundaries.send((chunk, "B"), result)
 
     def _take_forward(self, chunk: int, microbatch: int) -> Forward:
         begun = self._forwards.pop((chunk, microbatch), None)
@@ -266,7 +314,7 @@ class StageWorker:
             raise ValueError(f"chunk {chunk} is the last and takes no gradient")
 
     def _check_crossing(self, tensor: "Tensor | None", what: str) -> None:
-        shape, dtype = self.shape.boundary_shape, self.shape.torch_dtype
+        shape, dtype = self.shape.boundary_shape, self.shape.boundary_dtype
         if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
             found = "nothing" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype}"
             raise ValueError(f"{what}: {found}, where {shape} of {dtype} is expected")

@@ -212,7 +212,12 @@ class Outgoing:
             if self._closed or self._address != address:
                 self._break("it is not wanted any more")
         pipe.shake_hands()
-        welcome = greet(pipe, self._token, Hello(self._identity, first), self._target)
+        try:
+            welcome = greet(pipe, self._token, Hello(self._identity, first), self._target)
+        except TimeoutError:
+            if self._tls is not None:
+                raise
+            raise ConnectionError("it is there and says nothing, as one does that waits for TLS") from None
         pipe.until(None)
         with self._changed:
             if not connection.broken:

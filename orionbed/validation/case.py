@@ -32,7 +32,8 @@ class Case:
 class Source:
     """A table of measurements: where it is from, what of ours was set on it, and what is asked of us.
 
-    `run` computes the cases. `rivals` are published or measured errors of other tools on the same numbers.
+    `run` computes the cases, `brief` some of them where all take long: what the tests compute. `rivals` are published
+    or measured errors of other tools on the same numbers.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     fitted: str = "nothing"
     assumed: str = ""
     rivals: tuple[tuple[str, str], ...] = field(default=())
+    brief: Callable[[], list[Case]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

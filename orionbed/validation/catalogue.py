@@ -1,5 +1,6 @@
 """All validation sources that ship with orionbed."""
 
+from functools import partial
 from typing import Final
 
 from orionbed.validation import crosspipe, dtfm, internet, korthikanti, megatron, zero_bubble
@@ -33,6 +34,7 @@ SOURCES: Final = (
         fitted=_ELSEWHERE,
         assumed="micro-batch and interleaved pieces are not published: the fastest that fit are taken; network cards "
         "reach 80 %", rivals=(("Calculon, one piece", "10.4 % mean, always too fast"),),
+        brief=partial(megatron.sc21, most_billions=400.0),
     ),
     Source(
         "vtrain-sample", "Megatron-DeepSpeed on 64 to 512 A100s, every ninth run",

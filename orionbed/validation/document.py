@@ -119,7 +119,10 @@ def _section(outcome: Outcome) -> str:
     rows = [f"## {source.name}", "", f"{source.title}. Published: {source.citation}."]
     rows.append(f"Fitted: {source.fitted}." + (f" Assumed: {source.assumed}." if source.assumed else ""))
     rows += ["", f"| | published ({source.unit}) | ours | error |", "| --- | --- | --- | --- |"]
-    for case in outcome.cases:
-        error = "set" if case.calibration else f"{case.error:+.1%}"
-        rows.append(f"| {case.label} | {case.published:.4g} | {case.predicted:.4g} | {error} |")
-    return "\n".join([*rows, ""])
+    return "\n".join([*rows, *map(case_row, outcome.cases), ""])
+
+
+def case_row(case: Case) -> str:
+    """Return a case's row in the table of its source."""
+    error = "set" if case.calibration else f"{case.error:+.1%}"
+    return f"| {case.label} | {case.published:.4g} | {case.predicted:.4g} | {error} |"

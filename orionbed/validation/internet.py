@@ -1,5 +1,7 @@
 """Runs over the internet: INTELLECT-1, Covenant-72B, Petals, SWARM and DT-FM worldwide, each a packaged scenario."""
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from orionbed import backends
@@ -74,10 +76,14 @@ def petals() -> list[Case]:
     return cases
 
 
-def swarm() -> list[Case]:
+_STAY = ("peers stay", None, 82.7)
+_MOVE = ("a peer moves every 300 s", 300.0, 95.8)
+
+
+def swarm(settings: Iterable[tuple[str, float | None, float]] = (_STAY, _MOVE)) -> list[Case]:
     """Share of the best possible throughput, when peers stay (churn is fitted to it) and when they move."""
     cases = []
-    for label, every_s, published in (("peers stay", None, 82.7), ("a peer moves every 300 s", 300.0, 95.8)):
+    for label, every_s, published in settings:
         _, summary = _run("peers/swarm-rebalancing", {"peers.rebalance_every": every_s})
         shares = {row["cause"]: row["fraction"] for row in summary["waterfall"]}
         present = 1.0 - shares["down"] - shares["benched"] - shares["startup"]
@@ -137,5 +143,6 @@ SOURCES = (
         "swarm-rebalancing", "SWARM, peers that move between stages", "Ryabinin et al., ICML 2023, arXiv 2301.11913 "
         "(second-hand)", "%", swarm, "shown", fitted="how long machines stay, to the run in which peers stay (marked)",
         assumed="machines that come back go to a random stage; a lost micro-batch is lost, while SWARM sends it again",
+        brief=partial(swarm, [_MOVE]),
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Megatron-LM on A100s: SC'21 weak scaling, whole steps of Korthikanti et al., vTrain's multi-node runs."""
 
 from collections.abc import Iterable, Iterator
+from math import inf
 
 from orionbed.operations import times_of
 from orionbed.plan import make_plan
@@ -22,10 +23,12 @@ def sc21_flops(hidden: int, layers: int, global_batch: int, sequence: int = 2048
     return 96.0 * global_batch * sequence * layers * hidden**2 * extra
 
 
-def sc21() -> list[Case]:
+def sc21(most_billions: float = inf) -> list[Case]:
     """TFLOP/s per GPU; micro-batch and pieces are the fastest that fit, since the paper does not say."""
     cases = []
     for row in facts("megatron-sc21"):
+        if row["billions"] > most_billions:
+            continue
         run = fastest(_choices(row))
         num_gpus = row["tensor"] * row["pipeline"] * row["data"]
         flops = sc21_flops(row["hidden"], row["layers"], row["global_batch"])

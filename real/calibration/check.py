@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from orionbed.boundary_costs import ends_of
 from orionbed.compute import CostModel, Work
 from orionbed.scenario import GpuProfile, Scenario
 from orionbed.training.shape import ModelShape, parameters_of
@@ -56,10 +57,7 @@ def predicted(profile: GpuProfile, scenario: Scenario, shape: ModelShape, chunk:
         work += costs.embedding(model, tokens)
     if is_last:
         work += costs.head(model, tokens)
-    if shape.boundary is not None and not is_first:
-        work += costs.decoder(model, tokens, shape.boundary)
-    if shape.boundary is not None and not is_last:
-        work += costs.encoder(model, tokens, shape.boundary)
+    work += ends_of(costs, model, tokens, shape.boundary, is_first=is_first, is_last=is_last).work()
     step_s = costs.optimizer_step_s(
         parameters_of(shape, chunk), model.dtype, model.optimizer.state_bytes_per_parameter, model=model
     )
@@ -108,7 +106,7 @@ def describe(shape: ModelShape, chunk: int) -> str:
     """Return what a stage holds, in words."""
     layers = shape.layers_per_chunk[chunk]
     parts = [f"{layers} layer{'' if layers == 1 else 's'}"]
-    narrow = shape.boundary is not None
+    narrow = shape.matrix_width is not None
     if chunk == 0:
         parts.insert(0, "embedding")
     elif narrow:

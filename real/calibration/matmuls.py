@@ -79,8 +79,8 @@ def multiplies_of(shape: ModelShape) -> set[Multiply]:
         (tokens, shape.ffn, hidden),
         (tokens, hidden, shape.vocab),
     }
-    if shape.boundary is not None:
-        found |= {(tokens, hidden, shape.boundary), (tokens, shape.boundary, hidden)}
+    if shape.matrix_width is not None:
+        found |= {(tokens, hidden, shape.matrix_width), (tokens, shape.matrix_width, hidden)}
     return found
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
 
-    from orionbed.training.modules import Deferral
+    from orionbed.training.layers import Deferral
 
 LAYERS_IN_A_GRAPH: Final = 2
 """A layer is timed as half of two in one graph: alone it keeps its weights in a processor's cache and costs 1 to 5 %
@@ -62,7 +62,7 @@ class Bench:
         return entered, self.call(entered)
 
     def _finish(self, found: "list[Tensor]", pending: "list[tuple[Parameter, Tensor, Tensor]]") -> None:
-        from orionbed.training.modules import weight_gradient
+        from orionbed.training.layers import weight_gradient
 
         for parameter, gradient in zip(self.immediate, found, strict=True):
             _accumulate(parameter, gradient)
@@ -82,7 +82,7 @@ def pieces_of(shape: ModelShape, device: str) -> list[Timed]:
         Timed("embedding", SECTIONS, _end(shape, 0, device).run),
         Timed("head", SECTIONS, _end(shape, 1, device).run),
     ]
-    if shape.boundary is not None:
+    if shape.matrix_width is not None:
         found += [Timed(name, SECTIONS, _narrowing(shape, name, device).run) for name in NARROWING]
     return found
 
@@ -117,15 +117,16 @@ def _end(shape: ModelShape, which: int, device: str) -> Bench:
 def _narrowing(shape: ModelShape, name: Piece, device: str) -> Bench:
     import torch
 
-    from orionbed.training.modules import NEAR_ZERO, Decoder, Deferral, Encoder
+    from orionbed.training.boundaries.ends import NEAR_ZERO, Decoder, Encoder
+    from orionbed.training.layers import Deferral
 
-    assert shape.boundary is not None
+    assert shape.matrix_width is not None
     deferral = Deferral()
     with torch.device(device):
-        module = (Encoder if name == "encoder" else Decoder)(shape, shape.boundary, deferral)
+        module = (Encoder if name == "encoder" else Decoder)(shape, shape.matrix_width, deferral)
     with torch.no_grad():
-        module.projection.weight.normal_(0.0, NEAR_ZERO)
-    wide, narrow = (_stream(shape, width, device) for width in (shape.hidden, shape.boundary))
+        module.projection.last.normal_(0.0, NEAR_ZERO)
+    wide, narrow = (_stream(shape, width, device) for width in (shape.hidden, shape.matrix_width))
     entering, leaving = (wide, narrow) if name == "encoder" else (narrow, wide)
     return _ready(module, Bench(module, entering, leaving, deferral, []))
 
@@ -147,11 +148,12 @@ def optimizer_steps(shape: ModelShape, device: str, sizes: Iterable[int]) -> lis
 def _step(shape: ModelShape, device: str, size: int) -> Timed:
     import torch
 
-    from orionbed.training.optimizer import make_optimizer
+    from orionbed.training.optimizers.build import make_optimizer
+    from orionbed.training.optimizers.layout import one_piece
 
     weights = torch.randn(size, device=device).to(shape.torch_dtype)
     gradients = torch.zeros_like(weights)
-    optimizer = make_optimizer(OPTIMIZER, weights)
+    optimizer = make_optimizer(OPTIMIZER, weights, one_piece(size))
 
     def run(mark: Mark) -> None:
         mark()

@@ -10,7 +10,8 @@ from real.calibration.measure import Clock, Effort, Mark, Timed, measure, spread
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from orionbed.training.modules import Block, Chunk
+    from orionbed.training.layers import Block
+    from orionbed.training.modules import Chunk
 
 POLICIES: Final = ("none", "selective", "full")
 """`selective` does the attention core of each layer again, from queries, keys and values; `full` each layer."""

@@ -52,7 +52,7 @@ def shape_of(shape: ModelShape) -> MeasuredShape:
         vocab=shape.vocab,
         sequence=shape.sequence,
         sequences=shape.sequences,
-        boundary=shape.boundary,
+        boundary=shape.matrix_width,
         dtype=FORMATS[shape.dtype],  # type: ignore[arg-type]
     )
 

@@ -5,15 +5,17 @@ from orionbed.faults import ResolvedFault
 from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.journal import in_order
-from orionbed.plan import Plan
+from orionbed.training.replay import difference_and_problem
+from orionbed.training.serial import TOLERANCES
+from real.job import Job
 from real.queued.counting import moved_bytes
 
 
-def inspect(
-    plan: Plan, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float
-) -> Audit:
+def inspect(job: Job, record: Record, members: list[Member], faults: tuple[ResolvedFault, ...], end_s: float) -> Audit:
     """Return what the audit of a finished run found."""
-    moved = moved_bytes(members)
+    plan, moved = job.plan, moved_bytes(members)
+    told = {m.index: m.final["weights"] for m in members if m.final is not None and "weights" in m.final}
+    difference, problem = difference_and_problem(plan, job.shape, job.seed, record.entries, told)
     return audit(
         in_order(record.entries),
         num_chunks=plan.num_chunks,
@@ -26,6 +28,9 @@ def inspect(
         bytes_delivered=moved.delivered_bytes,
         bytes_in_flight=moved.in_flight_bytes,
         bytes_destroyed=moved.destroyed_bytes,
+        reference_difference=difference,
+        reference_problem=problem,
+        tolerance=TOLERANCES[job.shape.dtype],
     )
 
 

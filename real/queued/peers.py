@@ -39,6 +39,7 @@ def make_participant(  # noqa: PLR0917
         plan.chunks_of(plan.peers[index].stage),
         seed=job.seed,
         optimizer=plan.scenario.training.optimizer,
+        batches=job.batches,
         fused_last=True,
         device=device.name,
         timer=_timer(device),
@@ -46,7 +47,7 @@ def make_participant(  # noqa: PLR0917
     )
     warm_up(compute, staging, block.warm_up, optimizer=plan.scenario.training.optimizer)
     setup = Setup(plan, index, life, job.seed, measured=True, faults=resolve(plan, job.seed))
-    participant = PeerParticipant(setup, compute, transport, emit)
+    participant = PeerParticipant(setup, compute, transport, emit, tells_weights=block.reference)
     return Made(participant, staging.arrived, device.describe(), device.peak_memory_bytes)
 
 

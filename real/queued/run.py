@@ -77,7 +77,7 @@ def _result(  # noqa: PLR0917
     _count_real_bytes(prepared, result)
     result.journal = in_order(record.entries)
     result.faults = orchestra.fault_rows(end_s)
-    found = inspect(plan, record, supervisor.members, orchestra.faults, end_s)
+    found = inspect(prepared.job, record, supervisor.members, orchestra.faults, end_s)
     result.aborted = result.aborted or found.void
     result.backend_block = observed(prepared, supervisor) | {
         "audit": found.as_json(),

@@ -130,7 +130,7 @@ class DeviceCopies:
         with torch.cuda.stream(self._in):  # and on its device, which this thread may know nothing of
             buffer, view = self._in_pool.take(self._shape.boundary_bytes)
             view[:] = memoryview(body).cast("B")
-            there = torch.empty(self._shape.boundary_shape, dtype=self._shape.torch_dtype, device=self._device)
+            there = torch.empty(self._shape.boundary_shape, dtype=self._shape.boundary_dtype, device=self._device)
             there.view(-1).view(torch.uint8).copy_(buffer, non_blocking=True)
             copied = self._in.record_event()
         return Arrival(there, copied, view)
@@ -166,4 +166,4 @@ def tensor_of(body: Body, shape: ModelShape) -> "Tensor":
 
     view = memoryview(body)
     writable = bytearray(view) if view.readonly else view
-    return torch.frombuffer(writable, dtype=shape.torch_dtype).view(shape.boundary_shape)
+    return torch.frombuffer(writable, dtype=shape.boundary_dtype).view(shape.boundary_shape)

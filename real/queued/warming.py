@@ -2,11 +2,12 @@
 
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.compute import Compute
-from orionbed.training.optimizer import make_optimizer
+from orionbed.training.optimizers.build import make_optimizer
+from orionbed.training.optimizers.layout import Matrix, one_piece
 from real.queued.staging import Staging
 
-_STAND_IN: int = 1024
-"""Weights on which a step is tried: those of the model must stay as they are."""
+_STAND_IN = one_piece(1024 + 32, (Matrix(0, 32, 32),))
+"""What a step is tried on, a matrix and a norm: the weights of the model must stay as they are."""
 
 
 def warm_up(compute: Compute, staging: Staging, num_microbatches: int, *, optimizer: InnerOptimizer) -> None:
@@ -25,8 +26,8 @@ def warm_up(compute: Compute, staging: Staging, num_microbatches: int, *, optimi
         if not shape.is_last(chunk):
             compute.run("F", chunk, number, staging.arrived(crossing) if chunk else None)
         compute.run("B", chunk, number, None if chunk == 0 == shape.num_chunks - 1 else staging.arrived(crossing))
-    weights = torch.zeros(_STAND_IN, dtype=shape.torch_dtype, device=worker.device)
-    make_optimizer(optimizer, weights).step(weights, torch.zeros_like(weights), 1)
+    weights = torch.zeros(_STAND_IN.num_parameters, dtype=shape.torch_dtype, device=worker.device)
+    make_optimizer(optimizer, weights, _STAND_IN).step(weights, torch.zeros_like(weights), 1)
     if worker.device == "cpu":
         worker.load_state(worker.state())  # memory that was given out but never written to costs time at first use
     worker.reset()

@@ -1,44 +1,64 @@
 """Checkpoints of a run with a static schedule: each process keeps its own part, and all go on from a common version."""
 
-import os
-import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from orionbed.backends import BackendError
+from orionbed.checkpoints import CheckpointError
+from orionbed.checkpoints.about import about_run
+from orionbed.checkpoints.contents import BYTES, Content
+from orionbed.checkpoints.folders import opened
+from orionbed.checkpoints.parts import Parts
+from orionbed.checkpoints.shards import file_problems
+from orionbed.keys import PRIVATE, Key, KeysError
 from orionbed.training.parameters import HEADER, FlatParameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from orionbed.plan import Plan
+
 KEPT: Final = 2
 """Versions that a process keeps: processes of one pipeline are never more than one step apart."""
 SLICE_BYTES: Final = 16 * 2**20
-_NAME: Final = re.compile(r"^part-(\d{5})-version-(\d{9})\.state$")
+STATE: Final = "state"
 
 
 class Checkpoints:
     """The checkpoints of process `index` in a folder that all processes may share.
 
-    A file holds what `FlatParameters.state` returns, but is written and read slice by slice: there never is a second
-    copy of the whole state in memory. It has its name only once it lies complete on the disk.
+    With a key they are signed, and what it has not signed is refused. `about` is said of the run in their manifests.
+
+    A file holds what `FlatParameters.state` returns, without a checksum, since the SHA-256 in its manifest is one. It
+    is written and read slice by slice: there never is a second copy of the whole state in memory.
     """
 
-    def __init__(self, folder: Path, index: int) -> None:
-        self.folder, self.index = folder, index
+    def __init__(
+        self,
+        folder: Path,
+        index: int,
+        *,
+        peer: str | None = None,
+        key: Key | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._parts = parts = Parts(folder, index, peer or f"part-{index:05d}", key, about or {})
+        self.path = parts.path
+        self.versions = parts.versions
 
-    def path(self, version: int) -> Path:
-        """Return where the state after `version` steps lies."""
-        return self.folder / f"part-{self.index:05d}-version-{version:09d}.state"
+    @classmethod
+    def of(cls, plan: "Plan", seed: int, index: int) -> "Checkpoints":
+        """Return those of a process of a run, as `real.checkpoint` and `real.keys` say.
 
-    def versions(self) -> list[int]:
-        """Return the versions that there are, in order."""
-        if not self.folder.is_dir():
-            return []
-        names = (_NAME.match(path.name) for path in self.folder.iterdir())
-        return sorted(int(name[2]) for name in names if name is not None and int(name[1]) == self.index)
+        Raises:
+            BackendError: the key of its peer is not there, or cannot be used.
+
+        """
+        block, peer = plan.scenario.real, plan.peers[index].name
+        assert block.checkpoint is not None, "whoever asks has looked"
+        about = about_run(plan.scenario, seed, 0, processes=len(plan.peers))
+        return cls(Path(block.checkpoint), index, peer=peer, key=key_of(plan, index), about=about)
 
     def write(self, version: int, flat: FlatParameters) -> None:
         """Keep the state after `version` steps, and of older ones the last.
@@ -48,34 +68,28 @@ class Checkpoints:
 
         """
         assert version == flat.num_steps, "a version is the number of steps that were made"
-        path = self.path(version)
-        unfinished = path.with_suffix(".unfinished")
+        content = Content(BYTES, (HEADER.size + flat.body_bytes,), lambda: _contents(flat))
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with unfinished.open("wb") as file:
-                    _write(file, flat)
-                unfinished.replace(path)
-                _settle(self.folder)
-            finally:
-                unfinished.unlink(missing_ok=True)
-            for old in self.versions()[:-KEPT]:
-                self.path(old).unlink(missing_ok=True)
+            self._parts.write(version, {STATE: content}, KEPT)
         except OSError as error:
-            raise BackendError(f"{path}: the checkpoint cannot be written: {error}") from None
+            raise BackendError(f"{self.path(version)}: the checkpoint cannot be written: {error}") from None
 
     def read(self, version: int, flat: FlatParameters) -> None:
         """Go on from the state after `version` steps; gradients become zero.
 
         Raises:
-            BackendError: it is not there, damaged, or of another model, piece or optimizer; nothing has changed then.
+            BackendError: it is not there, damaged, signed by another, or of another model, piece or optimizer; nothing
+                has changed then.
 
         """
         path = self.path(version)
         try:
-            with path.open("rb") as file:
+            manifest = self._parts.manifest(version)
+            with opened(path) as file:
+                if problems := file_problems(file, manifest.shards[0]):
+                    raise CheckpointError("; ".join(problems))
+                file.seek(0)
                 _check(file, version, flat)
-                file.seek(HEADER.size)
                 for part in _slices(flat):
                     _fill(file, part)
         except OSError as error:
@@ -83,6 +97,23 @@ class Checkpoints:
         except ValueError as error:
             raise BackendError(f"{path}: {error}; remove it to go on from an older one") from None
         flat.begin_after(version)
+
+
+def key_of(plan: "Plan", index: int) -> Key | None:
+    """Return the key that a process signs with, if `real.keys` wants it.
+
+    Raises:
+        BackendError: it is not there, or cannot be used.
+
+    """
+    folder = plan.scenario.real.keys
+    if folder is None:
+        return None
+    name = plan.peers[index].name
+    try:
+        return Key.read(Path(folder) / f"{name}{PRIVATE}")
+    except KeysError as error:
+        raise BackendError(f"real.keys: {error}; orionbed keys make {name} --out {folder}") from None
 
 
 def newest_common(versions: Sequence[Sequence[int]]) -> int:
@@ -97,43 +128,22 @@ def _slices(flat: FlatParameters) -> "Iterator[Tensor]":
         yield from (part[start : start + num_values] for start in range(0, len(part), num_values))
 
 
-def _write(file: BinaryIO, flat: FlatParameters) -> None:
+def _contents(flat: FlatParameters) -> Iterator[Any]:
     import torch
 
-    file.write(bytes(HEADER.size))
-    checksum = 0
+    yield flat.header(0)
     for part in _slices(flat):
-        values = part.view(torch.uint8).cpu().numpy().data
-        checksum = zlib.crc32(values, checksum)
-        file.write(values)
-    file.seek(0)
-    file.write(flat.header(checksum))
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _settle(folder: Path) -> None:
-    """Have a folder's names written to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield part.view(torch.uint8).cpu().numpy().data
 
 
 def _check(file: BinaryIO, version: int, flat: FlatParameters) -> None:
-    """Raise ValueError unless a file holds a whole state that fits."""
-    checksum, num_steps = flat.check_header(file.read(HEADER.size))
+    """Raise ValueError unless a file, which then stands behind its header, holds a state that fits."""
+    _, num_steps = flat.check_header(file.read(HEADER.size))
     if num_steps != version:
         raise ValueError(f"it holds the state after {num_steps} steps, and its name says {version}")
-    found = num_bytes = 0
-    while read := file.read(SLICE_BYTES):
-        found = zlib.crc32(read, found)
-        num_bytes += len(read)
-    if num_bytes != flat.body_bytes:
-        raise ValueError(f"it has {num_bytes} bytes of values and should have {flat.body_bytes}")
-    if found != checksum:
-        raise ValueError("it is damaged: its checksum differs")
+    found = file.seek(0, 2) - file.seek(HEADER.size)
+    if found != flat.body_bytes:
+        raise ValueError(f"it has {found} bytes of values and should have {flat.body_bytes}")
 
 
 def _fill(file: BinaryIO, part: "Tensor") -> None:

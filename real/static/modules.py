@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from orionbed.training.modules import Attention, Chunk, Linear
+from orionbed.training.boundaries.ends import BottleneckBlock
+from orionbed.training.layers import Attention, Linear
+from orionbed.training.modules import Chunk
 from orionbed.training.shape import ModelShape
 
 Recompute = Literal["full", "selective", "none"]
@@ -90,7 +92,8 @@ def compile_layers(chunk: Chunk, shape: ModelShape, *, splits_backward: bool, ba
 def _try(block: nn.Module, shape: ModelShape) -> None:
     """Do a forward and a backward as training does them, so that what is compiled late fails now."""
     weight = next(block.parameters())
-    size = (shape.sequences, shape.sequence, shape.hidden)
+    width = shape.boundary_width if isinstance(block, BottleneckBlock) and block.widen is not None else shape.hidden
+    size = (shape.sequences, shape.sequence, width)
     inputs = torch.zeros(size, dtype=weight.dtype, device=weight.device, requires_grad=True)
     # Gradients by themselves: those that parameters hold are not to be touched.
     torch.autograd.grad(block(inputs).sum(), [inputs, *block.parameters()])

@@ -1,6 +1,6 @@
 """From the reports of all processes to the result of a run, in the form that every backend gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from orionbed import tracing
@@ -18,8 +18,11 @@ from real.static.reports import Operation, Reports, StepReport
 RECOVERY_DEADLINE_S = 600.0
 
 
-def recorded(plan: Plan, reports: Reports, boundary_bytes: int) -> Record:
-    """Return the record of a run: journal, spans, where each second went; `boundary_bytes` is what really crossed."""
+def recorded(plan: Plan, reports: Reports, boundary_bytes: int, sample: Callable[[int], str] = str) -> Record:
+    """Return the record of a run: journal, spans, where each second went; `boundary_bytes` is what really crossed.
+
+    `sample` names the data of a micro-batch by its number, in which steps of the warm-up count as well.
+    """
     record = Record(plan.num_chunks)
     end_s = reports.end_s
     for peer, waits in zip(plan.peers, waits_of(plan, reports, end_s), strict=True):
@@ -34,7 +37,7 @@ def recorded(plan: Plan, reports: Reports, boundary_bytes: int) -> Record:
             )  # fmt: skip
         for report in reports.of(peer.index):
             _record_spans(record, plan, peer.index, report)
-    for entry in in_order(_entries(plan, reports)):
+    for entry in in_order(_entries(plan, reports, sample)):
         record.enter(entry)
     for at_s, _ in reports.restarts:
         record.marks.append(Mark(at_s, _back_s(reports, at_s), "down", detail="all began again from a checkpoint"))
@@ -71,11 +74,11 @@ def _number(plan: Plan, rank: int, step: int, microbatch: int) -> int:
     return (step * plan.order.num_microbatches + microbatch) * plan.num_replicas + plan.peers[rank].replica
 
 
-def _entries(plan: Plan, reports: Reports) -> Iterator[Entry]:
+def _entries(plan: Plan, reports: Reports, sample: Callable[[int], str]) -> Iterator[Entry]:
     for peer in plan.peers:
         for report in reports.of(peer.index):
             for operation in report.operations:
-                yield from _entries_of(plan, peer.index, report, operation)
+                yield from _entries_of(plan, peer.index, report, operation, sample)
             for microbatch, loss in report.losses:
                 number = _number(plan, peer.index, report.step, microbatch)
                 at_s = report.operations[-1].end_s
@@ -89,7 +92,9 @@ def _entry(  # noqa: PLR0917
     return Entry(at_s, event, rank, 0, peer.stage, peer.replica, chunk, number, 0, step, detail)
 
 
-def _entries_of(plan: Plan, rank: int, report: StepReport, operation: Operation) -> Iterator[Entry]:
+def _entries_of(
+    plan: Plan, rank: int, report: StepReport, operation: Operation, sample: Callable[[int], str]
+) -> Iterator[Entry]:
     version = report.step + 1
     if operation.kind == "STEP":
         assert plan.order is not None
@@ -103,7 +108,8 @@ def _entries_of(plan: Plan, rank: int, report: StepReport, operation: Operation)
     number = _number(plan, rank, report.step, operation.microbatch)
     kind, chunk = operation.kind, operation.chunk
     if kind == "F" and chunk == 0:
-        yield _entry(plan, rank, operation.start_s, "created", 0, number, detail=str(number))
+        drawn = _number(plan, rank, plan.scenario.real.warm_up + report.step, operation.microbatch)
+        yield _entry(plan, rank, operation.start_s, "created", 0, number, detail=sample(drawn))
     event = "forward" if kind == "F" else "backward"
     yield _entry(plan, rank, operation.end_s, event, chunk, number, detail=kind)
     if kind in {"B", "W"}:

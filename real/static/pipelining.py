@@ -20,7 +20,7 @@ from orionbed.pinned import TORCH
 from orionbed.schedule.actions import Kind
 from orionbed.schedule.order import Order
 from orionbed.schedule.text import to_csv
-from orionbed.training.modules import weight_gradient
+from orionbed.training.layers import weight_gradient
 from orionbed.training.shape import ModelShape
 from real.static.message_order import in_same_order
 from real.static.modules import PipelinedChunk
@@ -28,7 +28,7 @@ from real.static.modules import PipelinedChunk
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from orionbed.training.modules import Deferral
+    from orionbed.training.layers import Deferral
 
 Timed = Callable[[Kind, int, int], AbstractContextManager[None]]
 """Given kind, chunk and micro-batch: what an operation is done inside of, to be timed."""

@@ -37,7 +37,7 @@ def _serial(prepared: Prepared, num_steps: int, pipeline: int) -> "list[Tensor]"
     count, replicas = plan.order.num_microbatches, plan.num_replicas
     which = range(replicas) if pipeline < 0 else [pipeline]
     batches = [[(s * count + m) * replicas + r for m in range(count) for r in which] for s in range(num_steps)]
-    return train_serially(job.shape, job.seed, batches, plan.scenario.training.optimizer)
+    return train_serially(job.shape, job.seed, batches, plan.scenario.training.optimizer, job.batches)
 
 
 def _difference(trained: "list[Tensor]", chunks: Sequence[int], weights: str) -> float:

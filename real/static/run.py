@@ -4,6 +4,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.training.serial import TOLERANCES
 from orionbed.training.shape import BYTES_PER_VALUE, parameters_of
+from orionbed.training.text import sample_of
 from orionbed.warn import warning
 from real.devices import devices_of
 from real.prepared import Prepared
@@ -56,7 +58,8 @@ def _target(plan: Plan) -> int | None:
 def _result(prepared: Prepared, supervisor: StaticSupervisor, aborted: str, wall_s: float) -> RunResult:
     plan, shape, reports = prepared.plan, prepared.job.shape, supervisor.reports
     told = [member.final or {} for member in supervisor.members]
-    record = recorded(plan, reports, shape.boundary_bytes)
+    sample = partial(sample_of, plan.scenario.training.data, shape, prepared.job.seed)
+    record = recorded(plan, reports, shape.boundary_bytes, sample)
     moved = finals_of(plan, reports, shape.boundary_bytes, _sync_bytes(prepared))
     for member, counted in zip(supervisor.members, moved, strict=True):
         member.final = (member.final or {}) | counted

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from math import ceil, inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orionbed.fleet.reaching import own_address
@@ -124,6 +123,7 @@ class _Worker:
             clock=self.now_s,
             seed=self.job.seed,
             optimizer=plan.scenario.training.optimizer,
+            batches=self.job.batches,
             recompute=plan.scenario.pipeline.schedule.recompute,
             compile_blocks=self.block.compile,
             defer_receives=self.block.defer_receives,
@@ -159,7 +159,7 @@ class _Worker:
             return None
         from real.static.checkpoint import Checkpoints
 
-        return Checkpoints(Path(self.block.checkpoint), self.rank)
+        return Checkpoints.of(self.plan, self.job.seed, self.rank)
 
     def _resumed(self, training: "PipelineTraining", checkpoints: "Checkpoints | None") -> int:
         """Go on from the last version that all processes have kept; return the step to go on with."""

@@ -27,6 +27,7 @@ from sim.engine import Engine
 from sim.merging.gate import Process
 from sim.merging.wire import Wire
 from sim.peer import SimPeer
+from sim.scribe_merges import Group
 
 NEEDS_ALL = ("ring", "tree")
 
@@ -61,6 +62,8 @@ class Exchange:
         self._broken = engine.clock.event()
         self._kind = _kind_of(block)
         self._collectives: list[Collective] = []
+        # Who has merged with whom, round by round.
+        self._groups: list[Group] = []
         self.over = False
         self.members = list(members)
         self.silent: list[SimPeer] = []
@@ -99,11 +102,11 @@ class Exchange:
             yield from self._gossip(decode_s)
         elif self._block.algorithm == "grouped":
             yield from self._rounds()
-            yield from self._finish(self.members, decode_s)
+            yield from self._finish(self.members, decode_s, self._groups)
         else:
             yield from self._together()
             if self.covered:
-                yield from self._finish(self.members, decode_s)
+                yield from self._finish(self.members, decode_s, self._groups)
             else:
                 self._done(self.members)
 
@@ -123,7 +126,9 @@ class Exchange:
                 continue
             is_whole = yield from self._collective([(members, len(everybody))], bool(silent))
             if is_whole:
-                self.covered = len(members) / len(everybody) if algorithm == "sharded-ps" else 1.0
+                is_sharded = algorithm == "sharded-ps"
+                self.covered = len(members) / len(everybody) if is_sharded else 1.0
+                self._groups.append(_group(members, everybody if is_sharded else members))
                 return
             yield from self._begin_anew()
 
@@ -155,6 +160,9 @@ class Exchange:
                 is_whole = yield from self._collective([(group, size) for group, size in groups if group], silent)
                 if is_whole:
                     shares.append(sum(len(group) for group, _ in groups) / len(everybody))
+                    for (group, _), place in zip(groups, places, strict=True):
+                        if group:
+                            self._groups.append(_group(group, [everybody[p] for p in place]))
                     break
                 yield from self._begin_anew()
             silent = False  # known from now on
@@ -175,7 +183,7 @@ class Exchange:
         if len(pair) == len(awake) == 2:
             is_whole = yield from self._collective([(awake, 2)])
             if is_whole:
-                yield from self._finish(awake, decode_s)
+                yield from self._finish(awake, decode_s, [_group(awake, awake)])
                 return 2
         if len(pair) == 2:
             yield self._engine.clock.timeout(self._block.failure_timeout)
@@ -232,10 +240,12 @@ class Exchange:
                 peer.charge(tracing.CAUSE_MERGE_COMPUTE, self._engine.clock.now)
                 self._record(peer, tracing.KIND_AVERAGE, began_s, 0.0)
 
-    def _finish(self, peers: Sequence[SimPeer], decode_s: float) -> Process:
+    def _finish(self, peers: Sequence[SimPeer], decode_s: float, groups: list[Group]) -> Process:
         """Decode and average, then be through."""
         peers = list(peers)
         yield from self._compute(decode_s + self._block.compute / self._block.fragments, peers)
+        if self._engine.scribe is not None and peers and not self.over:
+            self._engine.scribe.merges.exchanged(peers[0].stage, groups)
         self._done(peers)
 
     def _done(self, peers: Sequence[SimPeer]) -> None:
@@ -248,6 +258,10 @@ class Exchange:
         if recording.active:
             cause = tracing.CAUSE_MERGE_COMPUTE if kind == tracing.KIND_AVERAGE else tracing.CAUSE_MERGE_TRANSFER
             recording.merge(peer, kind, cause, num_bytes, (began_s, self._engine.clock.now))
+
+
+def _group(members: list[SimPeer], places: Sequence[SimPeer]) -> Group:
+    return [peer.index for peer in members], [places.index(peer) for peer in members], len(places)
 
 
 def _kind_of(block: Merge) -> Make:

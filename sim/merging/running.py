@@ -93,6 +93,8 @@ class Merging:
         merging = [peer for peer in engine.peers if peer.status == "training"]
         for peer in merging:
             peer.status = "merging"
+        if engine.scribe is not None:
+            engine.scribe.merges.begins()
         if self._in_phases:
             ready = yield from self._store.run(merging)
         else:

@@ -62,11 +62,12 @@ class StoreMerge:
             self._fall_silent(merging)
             there = yield from self._phase(merging, self._upload, "upload")
             self._count_uploads(merging, there)
+            self._write_down_gathered(merging, there)
             merging = [peer for peer in merging if peer.status == "merging"]
             kept: list[SimPeer] = []
         else:
-            yield from self._phase(merging, self._upload, "upload")
-            kept = yield from self._partitions([peer for peer in merging if peer.status == "merging"])
+            there = yield from self._phase(merging, self._upload, "upload")
+            kept = yield from self._partitions([peer for peer in merging if peer.status == "merging"], there)
             merging = [peer for peer in merging if peer.status == "merging" and peer not in kept]
         self._silent = []
         joining = [peer for peer in self._engine.peers if peer.status == "benched"]
@@ -112,11 +113,13 @@ class StoreMerge:
         self._silent = draw_silent(self._engine, self._block, peers)
         self._counts.failures += len(self._silent)
 
-    def _partitions(self, merging: list[SimPeer]) -> Ready:
+    def _partitions(self, merging: list[SimPeer], there: list[SimPeer]) -> Ready:
         """Let slices be averaged, again where too many are missing; return those who keep their own weights."""
         floor = self._block.coverage_floor or 0.0
         slices = self._slices(merging)
         covered = dict.fromkeys(slices, 0.0)
+        uploads = [(peer.stage, peer.index) for peer in there]  # who is lost now may come back to another stage
+        through_by_stage: dict[int, set[int]] = {stage: set() for stage in slices}
         again = merging
         for attempt in range(self._block.attempts):
             self._fall_silent(again)
@@ -125,13 +128,33 @@ class StoreMerge:
             done = {peer.index for peer in through if peer.status == "merging"}
             for stage in {peer.stage for peer in again}:
                 covered[stage] = coverage(slices[stage], done)
+                through_by_stage[stage] = done
             again = [peer for peer in again if peer.status == "merging" and covered[peer.stage] < floor]
             if not again:
                 break
         refused = {peer.stage for peer in again}
         self._counts.refused += len(refused)
         self._counts.covered += [0.0 if stage in refused else share for stage, share in sorted(covered.items())]
+        for stage in sorted(slices.keys() - refused):
+            self._write_down(stage, merging, uploads, slices[stage], through_by_stage[stage])
         return again
+
+    def _write_down(
+        self, stage: int, merging: list[SimPeer], uploads: list[tuple[int, int]], slices: Slices, through: set[int]
+    ) -> None:
+        """Tell the scribe which slices were merged from the uploads that were there, and who has them."""
+        scribe = self._engine.scribe
+        if scribe is None:
+            return
+        members = [index for its_stage, index in uploads if its_stage == stage]
+        takers = [peer.index for peer in merging if peer.stage == stage and peer.status == "merging"]
+        has_holder = [bool(members) and not through.isdisjoint(holders) for holders in slices]
+        scribe.merges.merged(stage, members, takers, has_holder)
+
+    def _write_down_gathered(self, merging: list[SimPeer], there: list[SimPeer]) -> None:
+        uploads = [(peer.stage, peer.index) for peer in there]
+        for stage in sorted(self._num_there):
+            self._write_down(stage, merging, uploads, [tuple(self._there)], self._there)
 
     def _slices(self, merging: list[SimPeer]) -> dict[int, Slices]:
         """Return who holds the slices of each stage that merges."""

@@ -236,6 +236,8 @@ class Neighbour(Bypass):
         self.counts["taken_over"] += 1
         durations = durations_of(self.engine.plan, gap.stage, before.plan.speed, before.plan.hardware)
         self.taken_over[gap.number, before.index] = durations[gap.stage]["B"]
+        if self.engine.scribe is not None and self._gradient_behind(gap) is None:
+            self.engine.scribe.passed_by_copy(before, gap.stage, gap.number)
 
     def used_for_lost(self, peer: SimPeer, number: int, record: MicrobatchRecord) -> None:
         """The peer before used the gradient for the lost stage too, unless that had used it before it was lost."""

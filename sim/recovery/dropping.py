@@ -92,6 +92,8 @@ class Recovery:
         for number in list(numbering):
             self.drop(lost, number, self.reason, by=lost)
         engine.fixed_batch.next_step_of(members)
+        if engine.scribe is not None:
+            engine.scribe.give_up_step(members)
         for peer in members:
             if peer.status == "training":
                 engine.fixed_batch.hold(peer)
@@ -174,6 +176,8 @@ class Recovery:
         self.throw_away(record)
         if not engine.is_queue_driven:
             return
+        if engine.scribe is not None:
+            engine.scribe.over(number)
         now = engine.clock.now
         for index, forwarded_s in record.slots:
             expires_s = forwarded_s + self.cache_ttl_s * (engine.plan.num_stages - engine.peers[index].stage)
@@ -193,6 +197,8 @@ class Recovery:
         if by is not None:
             self.drops_by_peer[by.name] += 1
         self.throw_away(record)
+        if engine.scribe is not None:
+            engine.scribe.over(number)
         self.clear(number, engine.peers)
 
     def flush(self, training: list[SimPeer], reason: str) -> None:
@@ -204,6 +210,8 @@ class Recovery:
             record = engine.ledger.drop(number, reason)
             if record is not None:
                 self.throw_away(record)
+                if engine.scribe is not None:
+                    engine.scribe.over(number)
         for peer in training:
             peer.policy.reset()
             if peer.numbering is not None:

@@ -34,6 +34,8 @@ class Iteration(Recovery):
         num_open = engine.ledger.in_flight
         if engine.is_queue_driven:
             training = [other for other in engine.peers if other.status == "training"]
+            if engine.scribe is not None:
+                engine.scribe.reset(training)
             self.flush(training, self.reason)
             peer.policy.restart()
             peer.status = "down"

@@ -71,6 +71,8 @@ class Resend(Recovery):
         """Give a micro-batch a new number, under which those before `stage` keep waiting for its gradient."""
         engine = self.engine
         new = engine.ledger.again(number)
+        if engine.scribe is not None:
+            engine.scribe.begun_again(number, stage)
         record = engine.ledger.open[new]
         self.counts["begun_again"] += 1
         self._void.add(number)

@@ -136,6 +136,8 @@ class Splice(Resend):
         elif self.find_heir(hole, self._fill):
             assert hole.heir is not None
             hole.gradient_sent = True
+            if self.engine.scribe is not None:
+                self.engine.scribe.got_gradient(hole.heir, hole.number, keeper.index)
             self._send_part(Part(hole, hole.heir, is_gradient=True), keeper)
 
     def find_heir(self, hole: Hole, again: Callable[[Hole], object]) -> bool:

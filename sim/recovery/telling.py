@@ -54,6 +54,8 @@ class Rebuild(NotCounted):
         present = [source for source in sources if source is not None]
         if not present:
             return super().fetch_weights(peer)
+        if engine.scribe is not None:
+            engine.scribe.rebuilds(peer, present)
         fetched = engine.clock.event()
         left = len(present)
 

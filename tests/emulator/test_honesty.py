@@ -96,11 +96,24 @@ def test_a_wide_model_on_a_paced_clock_needs_no_warning() -> None:
 
 def test_what_is_not_modelled_is_said() -> None:
     assert codes(plan_of(network__transport={"synchronous": True}, pipeline__schedule=FIXED)) == ["not-modelled"]
-    quantized = plan_of(pipeline__boundary={"kind": "quantize", "bits": 8})
-    (warning,) = not_modelled(quantized, {})
-    assert "the whole tensor" in warning["message"]
-    (warning,) = not_modelled(plan_of(pipeline__boundary={"kind": "subspace", "width": 32}), {})
-    assert "a ResBM of the same width" in warning["message"]
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        {"kind": "quantize", "bits": 8},
+        {"kind": "topk", "keep": 32},
+        {"kind": "subspace", "width": 32},
+        {"kind": "bottleneck", "width": 32},
+    ],
+)
+def test_every_kind_of_boundary_is_what_it_is(boundary: dict[str, Any]) -> None:
+    assert codes(plan_of(pipeline__boundary=boundary)) == []
+
+
+def test_bits_that_nothing_is_rounded_to_are_refused() -> None:
+    (line,) = refusals(pipeline__boundary={"kind": "quantize", "bits": 3})
+    assert "rounded to 4 or 8 bits, not to 3" in line
 
 
 def test_notice_is_not_given_and_that_is_said() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 import struct
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from emulator import joining
 from emulator.enrolment import MOST_BYTES, obtain
 from emulator.hosts import Hosts
+from emulator.identity import Identity, UnknownKeyError
 from orionbed.backends import BackendError
 from orionbed.fleet import control
 from orionbed.fleet.certificates import Authority
@@ -29,6 +32,7 @@ from orionbed.fleet.members import Member
 from orionbed.fleet.reaching import reachable
 from orionbed.fleet.stream import dial
 from orionbed.fleet.tls import Credentials, Tls, fingerprint, stranger, tls_order
+from orionbed.keys import Key, Trusted
 from orionbed.plan import make_plan
 from orionbed.scenario import load
 
@@ -300,6 +304,57 @@ def test_peers_that_listen_everywhere_are_reached_where_they_came_from() -> None
 
 
 # ---------------------------------------------------------------- the machine that joins
+
+
+def test_machines_are_known_by_keys_that_they_keep(tmp_path: Path) -> None:
+    home, known, strange = (Key.new(name) for name in ("home", "alice", "mallory"))
+    for key in (home, known, strange):
+        key.write(tmp_path / "private")
+    for key, folder in ((known, "hosts"), (home, "supervisors")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{key.name}.pub").write_text(key.public_line)
+
+    def private(key: Key) -> Path:
+        return tmp_path / "private" / f"{key.name}.key"
+
+    async def go() -> None:
+        sets = [f"emulator.key={private(home)}", f"emulator.trusted={tmp_path / 'hosts'}"]
+        async with opened(*sets) as house:
+            address, token, refused = f"{HOME}:{house.port}", str(house.hosts._token), "does not take this host"
+            cases: list[tuple[dict[str, Any], str]] = [
+                ({}, f"{refused}: it has shown no key"),
+                ({"key": private(strange)}, f"{refused}: its key {re.escape(strange.fingerprint)} is none of"),
+                ({"trusted": tmp_path / "hosts"}, "is not trusted: its key .* is none of the trusted ones"),
+                ({"key": tmp_path / "none.key"}, "--key: .*none.key: the key cannot be read"),
+            ]
+            for settings, message in cases:
+                with pytest.raises(BackendError, match=message):
+                    await asyncio.to_thread(joining.join, address, token, **settings)
+            assert [strange.fingerprint in line for line in house.said] == [False, True]
+            reader, writer = await house.knock(stranger())
+            identity = Identity.read(private(known), tmp_path / "supervisors", ("--key", "--trusted"))
+            found = await obtain(reader, writer, house.hosts._token, house.hosts._token.fingerprint, identity)
+            assert x509.load_pem_x509_certificate(found.certificate.encode()).subject.rfc4514_string() == "CN=alice"
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("part", ["role", "nonces", "certificate", "key"])
+def test_a_key_that_was_shown_elsewhere_is_not_ones_own(part: str) -> None:
+    mine, other = Key.new("alice"), Key.new("mallory")
+    said = {"role": "host", "nonces": "a b", "certificate": "f"}
+    shown = Identity(mine).shown(**said)
+    theirs = Identity(trusted=Trusted.of([mine]))
+    assert theirs.known(shown, **said) == "alice"
+    if part == "key":
+        shown |= {"signature": Identity(other).shown(**said)["signature"]}
+    else:
+        said[part] = "another"
+    with pytest.raises(UnknownKeyError, match="the key of 'alice', which is not its own"):
+        theirs.known(shown, **said)
+    for nonsense in ({}, {"public": "x", "signature": "y"}, {"public": None}):
+        with pytest.raises(UnknownKeyError, match="shown no key"):
+            theirs.known(nonsense, **said)
 
 
 def test_joining_with_a_wrong_token_or_at_a_wrong_place_says_so(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ QUEUE: dict[str, Any] = {
     "run__tokens": None,
     "run__duration": 60.0,
 }
-PACED = {"clock": "paced"}
+# Whatever happens in a run: one process that does again what its journal says ends with the same weights.
+PACED = {"clock": "paced", "dtype": "float64", "reference": True}
 
 
 def paced(**more: Any) -> dict[str, Any]:
@@ -41,11 +42,13 @@ def paced(**more: Any) -> dict[str, Any]:
 
 
 def is_whole(result: RunResult) -> bool:
-    """Whether nothing was lost: every rule of the audit holds, and every GPU-second has its cause."""
+    """Whether nothing was lost: every rule of the audit holds, every GPU-second has its cause, weights are right."""
     waterfall.gpu_seconds(result)
     result.ledger.check()
     broken = [rule for rule in result.backend_block["audit"]["rules"] if rule["violations"]]
     assert broken == []
+    if result.plan.order is None:
+        assert result.backend_block["audit"]["rules"][6]["checked"] == 1
     assert result.trace is not None
     assert result.trace.problems() == []
     return True
@@ -59,13 +62,14 @@ def test_a_static_schedule_is_as_fast_as_simulated(tiny: Tiny) -> None:
 
 
 def test_peers_train_merge_and_train_again(tiny: Tiny) -> None:
-    result = run(
-        make_plan(tiny(**paced(merge={"every": 30.0, "compute": 2.0}, emulator={"merges": 2}, run__duration=900.0)))
-    )
+    # One peer is lost in the first phase, and comes back with what the first merge made.
+    fault = {"id": "k1", "at": 12.0, "kind": "crash", "target": "peer:s01r1", "restart": {"after": 5.0}}
+    merging = {"merge": {"every": 20.0, "compute": 2.0}, "emulator": {"merges": 2}, "run__duration": 900.0}
+    result = run(make_plan(tiny(**paced(**merging, faults={"list": [fault]}))))
     assert not result.aborted
     assert is_whole(result)
     assert len(result.epochs) == 2
-    assert [mark.kind for mark in result.marks] == ["merge", "merge"]
+    assert [mark.kind for mark in result.marks if mark.kind != "down"] == ["merge", "merge"]
     committed = [e for e in result.journal if e.event == "committed"]
     assert len({(e.chunk, e.step, e.detail) for e in committed}) == 2 * 3  # replicas are equal after each merge
     losses = result.backend_block["loss"]
@@ -80,7 +84,7 @@ def test_a_peer_that_is_killed_comes_back_with_anothers_state(tiny: Tiny) -> Non
         "target": "peer:s01r1",
         "restart": {"after": 5.0, "state": "lost"},
     }
-    result = run(make_plan(tiny(**paced(faults={"list": [fault]}, run__duration=90.0))))
+    result = run(make_plan(tiny(**paced(faults={"list": [fault]}, run__duration=55.0))))
     assert not result.aborted
     assert is_whole(result)
     events = [entry.event for entry in result.journal if entry.peer == 3]
@@ -114,7 +118,7 @@ def test_every_kind_of_fault_is_survived(tiny: Tiny) -> None:
         {"id": "k2", "at": 72.0, "kind": "crash", "target": "peer:s00r1", "restart": {"after": 5.0, "state": "disk"}},
         {"id": "x1", "at": 500.0, "for": 1.0, "kind": "pause", "target": "peer:s00r0"},
     ]
-    scenario = tiny(**paced(run__duration=110.0))
+    scenario = tiny(**paced(run__duration=95.0))
     scenario = type(scenario).model_validate(json.loads(scenario.model_dump_json()) | {"faults": faults})
     result = run(make_plan(scenario))
     assert not result.aborted
@@ -131,7 +135,7 @@ def test_a_pipeline_gives_up_a_step_whole_and_goes_on(tiny: Tiny) -> None:
     ]
     changes = QUEUE | {
         "pipeline__schedule": {"kind": "1f1b", "microbatches": 4}, "sync": {"algorithm": "ring"},
-        "emulator": PACED | {"dtype": "float64", "reference": True}, "faults": {"list": faults},
+        "emulator": PACED, "faults": {"list": faults},
     }  # fmt: skip
     result = run(make_plan(tiny(**changes)))
     assert not result.aborted
@@ -206,7 +210,7 @@ def test_a_peer_that_dies_by_itself_ends_the_run_with_its_name(
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_any_list_of_faults_ends_in_recovery_or_a_reported_abort(tiny: Tiny, seed: int) -> None:
     drawn = random.Random(seed)
-    scenario = tiny(**paced(run__duration=100.0, emulator={"recovery_deadline": 60.0}))
+    scenario = tiny(**paced(run__duration=85.0, emulator={"recovery_deadline": 60.0}))
     faults = [any_fault(drawn, number) for number in range(6)]
     scenario = type(scenario).model_validate(
         json.loads(scenario.model_dump_json()) | {"faults": {"seed": seed, "list": faults, "heal_at": "70 s"}}
@@ -257,7 +261,7 @@ def test_pipelines_with_a_fixed_batch_merge_whole_versions(tiny: Tiny) -> None:
         "restart": {"after": 5.0, "state": "lost"},
     }
     changes = QUEUE | {
-        "pipeline__schedule": {"kind": "1f1b", "microbatches": 4}, "merge": {"every": 30.0, "compute": 2.0},
+        "pipeline__schedule": {"kind": "1f1b", "microbatches": 4}, "merge": {"every": 20.0, "compute": 2.0},
         "emulator": PACED | {"merges": 2}, "run__duration": 900.0, "faults": {"list": [fault]},
     }  # fmt: skip
     result = run(make_plan(tiny(**changes)))

@@ -23,6 +23,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "one delay": {"network.delay": 0.03, "network.delay_inside": 0.001, "network.site_uplink": 1e9},
     "lossy": {"network.transport": {"loss": 0.001, "streams": 4, "window": 1e6, "congestion": "bbr"}},
     "lossy cubic": {"network.transport": {"loss": 0.01, "initial_window": 5e4, "tls": False}},
+    "encrypted": {"network.transport": {"cipher_rate": 3e8, "streams": 2}, "network.wan": 5e8},
     "of another layer": {"network.rate_is": "l2", "network.wan": 5e8},
 }  # fmt: skip
 

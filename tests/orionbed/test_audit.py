@@ -586,9 +586,9 @@ def test_journals_come_back_from_json(entries):
     ("text", "said"),
     [
         ("3", "entry 0 is not an array"),
-        ("[[1]]", "entry 0 is not an array of 11 values"),
-        ('[[1,"x",0,0,0,0,0,0,0,0,3]]', "entry 0 has values of the wrong type: detail"),
-        ('[["1","x",0,0,0,0,0,0,0,true,""]]', "entry 0 has values of the wrong type: at_s, step"),
+        ("[[1]]", "entry 0 is not an array of 12 values"),
+        ('[[1,"x",0,0,0,0,0,0,0,0,3,-1]]', "entry 0 has values of the wrong type: detail"),
+        ('[["1","x",0,0,0,0,0,0,0,true,"",-1]]', "entry 0 has values of the wrong type: at_s, step"),
     ],
 )
 def test_what_is_no_journal(text, said):

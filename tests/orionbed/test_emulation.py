@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from emulator.scaling import choose_scales
-from orionbed.emulation import Scales, as_emulated, model_shape
+from orionbed.emulation import Scales, as_emulated, boundary_problem, model_shape
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, apply, load
 from orionbed.scenario.emulation import Emulator
@@ -43,10 +43,36 @@ def test_every_key_is_looked_at() -> None:
 
 def test_the_boundary_keeps_its_ratio() -> None:
     shape = model_shape(make_plan(scenario_with(width=256)))
-    assert shape.boundary is not None
-    assert shape.hidden / shape.boundary == 2048 / 32
+    assert shape.hidden / shape.boundary_width == 2048 / 32
     whole = apply(scenario_with(), {"pipeline.boundary": {"kind": "none"}})
     assert model_shape(make_plan(whole)).boundary is None
+
+
+@pytest.mark.parametrize(
+    ("boundary", "expected"),
+    [
+        ({"kind": "resbm", "width": 32, "encoder": "mlp", "encoder_width": 64}, {"width": 4, "encoder_width": 8}),
+        ({"kind": "bottleneck", "width": 32}, {"width": 4}),
+        ({"kind": "subspace", "width": 4}, {"width": 1}),
+        ({"kind": "quantize", "bits": 4, "error_feedback": False}, {"bits": 4}),
+        ({"kind": "topk", "keep": 64}, {"keep": 8}),
+    ],
+)
+def test_every_boundary_keeps_its_share_of_values_and_its_bits(
+    boundary: dict[str, Any], expected: dict[str, int]
+) -> None:
+    plan = make_plan(apply(scenario_with(width=256), {"pipeline.boundary": boundary}))
+    found = model_shape(plan).boundary
+    assert found is not None
+    assert found.model_dump() == plan.scenario.pipeline.boundary.model_dump() | expected
+    assert boundary_problem(plan) is None
+
+
+def test_what_cannot_be_trained_through_is_said() -> None:
+    plan = make_plan(apply(scenario_with(), {"pipeline.boundary": {"kind": "quantize", "bits": 3}}))
+    assert boundary_problem(plan) == (
+        "pipeline.boundary: boundary bits: values are rounded to 4 or 8 bits, not to 3; use other values, or sim"
+    )
 
 
 def test_every_piece_of_the_model_has_a_layer_at_least() -> None:

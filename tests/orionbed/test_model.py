@@ -12,6 +12,8 @@ from orionbed.scenario.schedules import (
     Boundary,
     NoBoundary,
     QuantizeBoundary,
+    ResBMBoundary,
+    SubspaceBoundary,
     TopKBoundary,
 )
 
@@ -65,7 +67,7 @@ def test_orion_stage_parameters() -> None:
 
 def test_orion_boundary_is_64_times_narrower() -> None:
     plain = arithmetic.boundary_bytes(8000, 9216, "bf16", None)
-    narrow = arithmetic.boundary_bytes(8000, 9216, "bf16", BottleneckBoundary(kind="resbm", width=144))
+    narrow = arithmetic.boundary_bytes(8000, 9216, "bf16", ResBMBoundary(kind="resbm", width=144))
     assert (plain, narrow, plain / narrow) == (147_456_000, 2_304_000, 64.0)
     assert plain / 2**20 == 140.625
     assert round(narrow / 2**20, 3) == 2.197
@@ -76,14 +78,31 @@ def test_orion_boundary_is_64_times_narrower() -> None:
     [
         (NoBoundary(kind="none"), 8 * 64 * 2),
         (BottleneckBoundary(kind="bottleneck", width=4), 8 * 4 * 2),
-        (BottleneckBoundary(kind="subspace", width=4), 8 * 4 * 2),
-        (QuantizeBoundary(kind="quantize", bits=4), 8 * 64 // 2),
-        (QuantizeBoundary(kind="quantize", bits=3), 192),
-        (TopKBoundary(kind="topk", keep=5), 8 * 5 * 6),
+        (SubspaceBoundary(kind="subspace", width=4), 8 * 4 * 2),
+        (QuantizeBoundary(kind="quantize", bits=4), 8 * (64 // 2 + 4)),
+        (QuantizeBoundary(kind="quantize", bits=3), 8 * (24 + 4)),
+        (TopKBoundary(kind="topk", keep=5), 8 * 5 * (2 + 2)),
     ],
 )
 def test_boundary_bytes_by_kind(boundary: Boundary, expected: int) -> None:
     assert arithmetic.boundary_bytes(8, 64, "bf16", boundary) == expected
+
+
+def test_rows_are_whole_bytes_and_indices_as_long_as_they_must_be() -> None:
+    assert arithmetic.boundary_bytes(3, 5, "fp32", QuantizeBoundary(kind="quantize", bits=4)) == 3 * (3 + 4)
+    assert arithmetic.boundary_bytes(1, 2**16, "bf16", TopKBoundary(kind="topk", keep=1)) == 2 + 2
+    assert arithmetic.boundary_bytes(1, 2**16 + 1, "bf16", TopKBoundary(kind="topk", keep=1)) == 2 + 4
+
+
+def test_encoders_and_decoders_of_orion_are_four_in_ten_thousand_of_its_parameters() -> None:
+    linear = ResBMBoundary(kind="resbm", width=144)
+    each = 2 * arithmetic.boundary_end_parameters(9216, linear)
+    assert each == 2_654_208
+    assert 15 * each / arithmetic.num_parameters(ORION) == pytest.approx(0.0004, rel=0.01)
+    wide = linear.model_copy(update={"encoder": "mlp"})
+    assert arithmetic.boundary_end_parameters(9216, wide) == 576 * (9216 + 144)
+    for boundary in (None, NoBoundary(kind="none"), SubspaceBoundary(kind="subspace", width=144)):
+        assert arithmetic.boundary_end_parameters(9216, boundary) == 0
 
 
 def test_orion_flops() -> None:

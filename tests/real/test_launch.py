@@ -13,6 +13,8 @@ from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, ScenarioError, apply, load
 from real.job import Job
 from real.launch import layout_of, rank_environment, shell_lines, torchrun
+from real.prepared import prepare
+from real.rehearsal import dry_run
 from real.settings import as_real, real_shape, refuse
 
 FOUR: dict[str, Any] = {"pipeline.stages": 4, "peers.sites": {"here": 4}}
@@ -103,7 +105,8 @@ def test_the_model_keeps_its_size_and_takes_the_format_of_the_device() -> None:
     plan = make_plan(scenario(model__dtype="bf16"))
     assert real_shape(plan, "cuda").dtype == "bfloat16"
     on_cpu = real_shape(plan, "cpu")
-    assert (on_cpu.dtype, on_cpu.hidden, on_cpu.layers, on_cpu.boundary, on_cpu.tokens) == ("float32", 256, 8, 64, 512)
+    assert (on_cpu.dtype, on_cpu.hidden, on_cpu.layers, on_cpu.tokens) == ("float32", 256, 8, 512)
+    assert on_cpu.boundary == plan.scenario.pipeline.boundary
     assert real_shape(make_plan(scenario(real__dtype="float64")), "cuda").dtype == "float64"
 
 
@@ -120,7 +123,8 @@ def test_the_real_block_shortens_the_run() -> None:
         ({"model__block": "gpt"}, "model.block gpt"),
         ({"model__tied_embeddings": True}, "share no weights"),
         ({"model__dtype": "fp16"}, "needs loss scaling"),
-        ({"pipeline__boundary": {"kind": "topk", "keep": 16}}, "boundary.kind topk"),
+        ({"pipeline__boundary": {"kind": "topk", "keep": 16}}, "boundary.kind topk: torch's pipelining sends values"),
+        ({"pipeline__boundary": {"kind": "quantize", "bits": 3}}, "rounded to 4 or 8 bits, not to 3"),
         ({"peers__gpus": 2, "peers__gpu_link": 1e11}, "peers.gpus 2"),
         ({"merge": {"every": 60.0}}, "merge needs the queue-driven schedule"),
         ({"churn": {"up": 60.0, "down": 10.0}}, "churn and faults"),
@@ -181,3 +185,11 @@ def test_all_reasons_are_told_at_once() -> None:
 def test_settings_that_make_no_sense_are_errors_of_the_scenario(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         apply(scenario(), settings)
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_one_switch_says_whether_connections_are_encrypted(tls: bool) -> None:
+    pytest.importorskip("torch")
+    plan = make_plan(scenario(network__transport={"tls": tls}, real={"device": "cpu", "transport": "tcp"}))
+    assert (prepare(plan, 0, print, measure=False).job.credentials is not None) == tls
+    assert any(", encrypted" in line for line in dry_run(plan)) == tls

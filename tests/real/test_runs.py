@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from orionbed.backends import load as load_backend
+from orionbed.checkpoints.survey import survey
 from orionbed.crosscheck import _same_order
+from orionbed.keys import Key, Trusted
 from orionbed.plan import make_plan
 from orionbed.scenario import Scenario, to_yaml
 from orionbed.waterfall import gpu_seconds
@@ -161,8 +163,12 @@ def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, started: Started, tmp_pat
         "reference": False,
         "checkpoint": str(tmp_path / "kept"),
         "checkpoint_every": 5,
+        "keys": str(tmp_path / "keys"),
         "restarts": 1,
     }
+    keys = [Key.new(name) for name in ("s00r0", "s01r0")]
+    for key in keys:
+        key.write(tmp_path / "keys")
     process = started(tiny(real=real))
     os.kill(until_it_trains(process)[0], signal.SIGKILL)
     _, stderr = process.communicate(timeout=100)
@@ -172,6 +178,9 @@ def test_a_run_goes_on_from_its_checkpoint(tiny: Tiny, started: Started, tmp_pat
     assert len(summary["real"]["restarts"]) == 1
     assert summary["real"]["audit"]["ok"]
     assert summary["microbatches"]["applied"] == 120 * 8
+    kept = survey(tmp_path / "kept", Trusted.of(keys))
+    assert kept.good
+    assert {each.manifest.position for each in kept.found if each.manifest is not None} == {115, 120}
 
 
 def test_ctrl_c_leaves_nothing(tiny: Tiny, started: Started, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SITES = ("virginia", "ohio", "iowa", "oregon", "california")
 # fmt: off
 LOSSES = {
     "kernel": 0.235, "recompute": 0.105, "boundary": 0.004, "optimizer": 0.012, "imbalance": 0.03, "fill": 0.011,
-    "window": 0.0, "polling": 0.016, "transfer": 0.028, "upstream": 0.041, "merge_transfer": 0.092,
+    "window": 0.0, "polling": 0.016, "transfer": 0.028, "encryption": 0.0, "upstream": 0.041, "merge_transfer": 0.092,
     "merge_wait": 0.043, "merge_compute": 0.009, "startup": 0.004, "benched": 0.008, "down": 0.021,
     "thrown_away": 0.027,
 }

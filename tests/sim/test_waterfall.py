@@ -72,6 +72,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "window": {"pipeline__schedule": QUEUE | {"window": 1}},
     "polling": {"pipeline__schedule": QUEUE | {"poll_loop": 0.05}},
     "transfer": {"pipeline__schedule": QUEUE | {"window": 4}, "network__uplink": 5e8},
+    "encryption": {"pipeline__schedule": QUEUE | {"window": 4}, "network__transport": {"cipher_rate": 5e8}},
     "upstream": {
         "peers__speed": {"dist": "lognormal", "median": 1.0, "sigma": 0.4},
         "run": {"duration": 900.0, "seed": 4},
@@ -95,6 +96,23 @@ def test_adding_a_cause_makes_its_own_bar_grow(quiet: Make, ideal: dict[str, flo
     assert seen[cause] > ideal[cause] + 0.001
     assert seen["useful"] < ideal["useful"]
     assert sum(seen.values()) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        {"kind": "resbm", "width": 64},
+        {"kind": "resbm", "width": 64, "encoder": "mlp"},
+        {"kind": "bottleneck", "width": 64},
+        {"kind": "subspace", "width": 64},
+        {"kind": "quantize", "bits": 8},
+        {"kind": "topk", "keep": 64},
+    ],
+)
+def test_every_kind_of_boundary_has_its_bar(quiet: Make, boundary: dict[str, Any]) -> None:
+    short = {"peers__efficiency": "by-shape", "run": {"duration": 60.0}}
+    assert shares(simulate(quiet, **short))["boundary"] == 0.0
+    assert shares(simulate(quiet, **short, pipeline__boundary=boundary))["boundary"] > 1e-4
 
 
 def test_every_cause_is_added_by_one_of_these(ideal: dict[str, float]) -> None:

@@ -62,6 +62,7 @@ def test_addresses() -> None:
         (["emulator.remote_slots=2"], "needs `listen`"),
         (["emulator.listen=nowhere"], "is no HOST:PORT"),
         (["emulator={remote_slots: 2, listen: 'a:1', clock: virtual}"], "needs clock paced"),
+        (["emulator={encrypt: true, clock: virtual}"], "needs clock paced"),
     ],
 )
 def test_scenarios_that_cannot_be_joined(sets: list[str], message: str) -> None:

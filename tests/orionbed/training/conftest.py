@@ -14,6 +14,7 @@ from orionbed.faults import ResolvedFault
 from orionbed.journal import Entry
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import apply, load
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.schedule.actions import Action
 from orionbed.schedule.order import Order
 from orionbed.training.fixed_loop import FixedLoop
@@ -35,9 +36,11 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def small() -> Callable[..., ModelShape]:
-    """Make a small shape; what is not said is one layer per chunk, full boundary, float64."""
+    """Make a small shape; what is not said is one layer per chunk, full boundary, float64. A width means a ResBM."""
 
     def make(num_chunks: int = 4, **changes: Any) -> ModelShape:
+        if isinstance(changes.get("boundary"), int):
+            changes["boundary"] = ResBMBoundary(kind="resbm", width=changes["boundary"])
         fields: dict[str, Any] = {
             "layers_per_chunk": (1,) * num_chunks,
             "hidden": 32,

@@ -4,6 +4,14 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.schedules import (
+    BottleneckBoundary,
+    Boundary,
+    QuantizeBoundary,
+    ResBMBoundary,
+    SubspaceBoundary,
+    TopKBoundary,
+)
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.catalogue import ENTRIES, Wanted
 from orionbed.schedule.order import Order
@@ -26,19 +34,33 @@ SERIAL: dict[Any, Any] = {}
 
 def serial(shape: Any, optimizer: str = "adamw") -> Any:
     """Weights of the reference, trained once per shape; recompute means nothing to it."""
-    key = (shape.boundary, shape.dtype, optimizer)
+    key = (repr(shape.boundary), shape.dtype, optimizer)
     if key not in SERIAL:
         SERIAL[key] = train_serially(shape, HOW["seed"], BATCHES, InnerOptimizer(kind=optimizer, learning_rate=1e-2))
     return SERIAL[key]
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("boundary", [None, 6])
+BOUNDARIES: dict[str, Boundary | None] = {
+    "none": None,
+    "resbm": ResBMBoundary(kind="resbm", width=6),
+    "mlp": ResBMBoundary(kind="resbm", width=6, encoder="mlp"),
+    "bottleneck": BottleneckBoundary(kind="bottleneck", width=6),
+    "subspace": SubspaceBoundary(kind="subspace", width=6),
+}
+
+
+@pytest.mark.parametrize(
+    ("boundary", "recompute"),
+    [
+        ("none", False), ("none", True), ("resbm", False), ("resbm", True), ("mlp", True), ("bottleneck", False),
+        ("subspace", True),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_after_three_steps_are_those_of_the_whole_model(
-    name: str, boundary: int | None, recompute: bool, small: Any, pipeline: Any, relative_error: Any
+    name: str, boundary: str, recompute: bool, small: Any, pipeline: Any, relative_error: Any
 ) -> None:
-    shape = small(boundary=boundary, recompute=recompute)
+    shape = small(boundary=BOUNDARIES[boundary], recompute=recompute)
     made = pipeline(order_of(name), shape, **HOW)
     begun = made.weights()
     for microbatches in BATCHES:
@@ -46,6 +68,29 @@ def test_weights_after_three_steps_are_those_of_the_whole_model(
     assert relative_error(made.weights(), serial(shape)) < 1e-10
     assert relative_error(begun, serial(shape)) > 1e-3, "training has moved the weights"
     assert all(worker.saved_bytes == 0 for worker in made.workers)
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        QuantizeBoundary(kind="quantize", bits=8),
+        QuantizeBoundary(kind="quantize", bits=4),
+        TopKBoundary(kind="topk", keep=6),
+        TopKBoundary(kind="topk", keep=6, error_feedback=True),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["gpipe", "1f1b", "zb-h1"])
+def test_packed_boundaries_too_where_every_chunk_takes_micro_batches_in_order(
+    name: str, boundary: Boundary, small: Any, pipeline: Any, relative_error: Any
+) -> None:
+    """What error feedback adds depends on the order, and is carried over from step to step."""
+    shape = small(boundary=boundary)
+    made = pipeline(order_of(name), shape, **HOW)
+    for microbatches in BATCHES:
+        made.step(microbatches)
+    assert relative_error(made.weights(), serial(shape)) < 1e-10
+    assert relative_error(made.weights(), serial(small())) > 1e-3, "packing has made a difference"
 
 
 @pytest.mark.parametrize("name", ["1f1b", "zb-h2", "zb-v"])

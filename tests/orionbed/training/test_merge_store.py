@@ -157,7 +157,9 @@ def test_the_merged_weights_are_written_down_as_a_version(stage: Make) -> None:
     found.phase("download", [0], taking=[0, 1])
     events = [[(e.event, e.step, e.detail) for e in found.peers[index].journal] for index in (0, 1)]
     text = found.peers[0].numbers.weights_hash()
-    assert events == [[("committed", 1, text)], [("adopted", 1, text)]]
+    mine = ("merged", 1, '{"merge": 0, "slices": 1, "slice": 0, "members": [0], "works": [1]}')
+    taken = ("taken", 1, '{"merge": 0, "slices": 1, "made": [0]}')
+    assert events == [[mine, taken, ("committed", 1, text)], [taken, ("adopted", 1, text)]]
 
 
 def test_an_upload_that_is_not_there_is_left_out_of_the_mean(stage: Make) -> None:

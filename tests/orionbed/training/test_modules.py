@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import pytest
+
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.training import data
 
 
 def test_gradients_of_a_linear_layer_are_those_of_torch() -> None:
     import torch
 
-    from orionbed.training.modules import Deferral, Linear, weight_gradient
+    from orionbed.training.layers import Deferral, Linear, weight_gradient
 
     generator = torch.Generator().manual_seed(0)
     ours, plain = Linear(5, 3, Deferral(), torch.float64), torch.nn.Linear(5, 3, bias=False).double()
@@ -38,7 +41,7 @@ def test_gradients_of_a_linear_layer_are_those_of_torch() -> None:
 def test_rotation_makes_scores_depend_on_the_distance_alone(small: Any) -> None:
     import torch
 
-    from orionbed.training.modules import Attention, Deferral
+    from orionbed.training.layers import Attention, Deferral
 
     attention = Attention(small(), Deferral())
     query, key = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -80,6 +83,21 @@ def test_the_boundary_begins_as_a_plain_cut(small: Any) -> None:
     assert (narrow - residual[..., :6]).abs().max() < 0.05
     assert (wide[..., :6] - narrow).abs().max() < 0.05
     assert 0 < wide[..., 6:].abs().max() < 0.05
+
+
+@pytest.mark.parametrize("encoder_width", [None, 10])
+def test_so_it_does_with_two_matrices(encoder_width: int | None, small: Any) -> None:
+    import torch
+
+    from orionbed.training.modules import make_chunk
+
+    boundary = ResBMBoundary(kind="resbm", width=6, encoder="mlp", encoder_width=encoder_width)
+    shape = small(2, boundary=boundary)
+    sender, receiver = make_chunk(shape, 0, 0).exit, make_chunk(shape, 1, 0).entrance
+    assert sender.projection.inner.weight.shape == (encoder_width or 24, 32)
+    residual = torch.randn(2, 8, 32, dtype=torch.float64)
+    assert 0 < (sender(residual) - residual[..., :6]).abs().max() < 0.05
+    assert 0 < receiver(residual[..., :6])[..., 6:].abs().max() < 0.05
 
 
 def test_a_token_sees_those_before_it_only(small: Any) -> None:

@@ -313,13 +313,22 @@ def test_at_the_end_gradients_at_hand_become_a_step_and_the_rest_is_flushed(queu
     assert len(peer.wrote("dropped")) == 2
 
 
+def test_a_backward_that_the_phase_cuts_off_leaves_no_gradient_behind(queue_peer: Make) -> None:
+    peer = started(queue_peer(FIRST), until_s=6.5)
+    peer.hears(1.5, **{"k": "B", "m": 0, "c": 0, "e": 0, "from": MIDDLE})
+    peer.hears(5.0, **{"k": "B", "m": 2, "c": 0, "e": 0, "from": MIDDLE})
+    peer.until(9.0)
+    assert peer.wrote("applied") == [(0, "1")]
+    assert peer.numbers.values.tolist() == [-1.0, 0.0, 1.0, 2.0, 3.0, 4.0]
+
+
 def test_later_stages_leave_it_to_the_first_to_say_what_is_dropped(queue_peer: Make) -> None:
     peer = started(queue_peer(MIDDLE), until_s=2.5)
     for number in (0, 2):
         peer.hears(0.0, **{"k": "F", "m": number, "c": 1, "e": 0, "from": FIRST})
     peer.until(9.0)
     assert len(peer.outbox.of("F")) == 2
-    assert peer.journal[-1].event == "forward"
+    assert [entry.event for entry in peer.journal][-2:] == ["forward", "reset"]
 
 
 def test_every_second_is_accounted_for_whatever_happens(queue_peer: Make) -> None:

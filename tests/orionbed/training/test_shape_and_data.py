@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orionbed import model as arithmetic
+from orionbed.scenario.schedules import BottleneckBoundary, QuantizeBoundary, TopKBoundary
 from orionbed.training import data
 from orionbed.training.shape import parameters_of
 
@@ -40,8 +41,13 @@ def test_bytes_of_the_boundary(small: Any) -> None:
         ({"heads": 5}, "even multiple of heads 5"),
         ({"heads": 32, "kv_heads": 1}, "even multiple of heads 32"),
         ({"kv_heads": 3}, "kv_heads 3 must divide heads 4"),
-        ({"boundary": 33}, "boundary must lie between 1 and hidden 32"),
-        ({"boundary": 0}, "boundary"),
+        ({"boundary": 33}, "boundary width must be at most hidden 32, not 33"),
+        ({"boundary": TopKBoundary(kind="topk", keep=33)}, "boundary keep must be at most hidden 32, not 33"),
+        ({"boundary": QuantizeBoundary(kind="quantize", bits=3)}, "rounded to 4 or 8 bits, not to 3"),
+        (
+            {"boundary": BottleneckBoundary(kind="bottleneck", width=4), "layers_per_chunk": (1, 0)},
+            "no chunk without layers",
+        ),
         ({"dtype": "bf16"}, "dtype must be one of bfloat16, float32, float64"),
     ],
 )

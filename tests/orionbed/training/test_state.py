@@ -22,7 +22,7 @@ def go_on(worker: StageWorker, microbatches: range) -> None:
         worker.step(1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam", "muon", "sgd"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_it_continues_bit_for_bit(optimizer: str, dtype: str, small: Any) -> None:
     worker = trained(small(2, dtype=dtype), steps=3, optimizer=optimizer)
@@ -38,8 +38,39 @@ def test_it_continues_bit_for_bit(optimizer: str, dtype: str, small: Any) -> Non
     assert other.weights_hash() == worker.weights_hash()
 
     num_weights = sum(parameters_of(worker.shape, chunk) for chunk in (0, 1))
+    in_matrices = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
     width = {"float32": 4, "float64": 8}[dtype]
-    assert len(state) == 40 + num_weights * width * {"adamw": 3, "sgd": 1}[optimizer]
+    num_values = {"adamw": 3 * num_weights, "sgd": num_weights}
+    num_values |= {"nadam": 3 * num_weights, "muon": 3 * num_weights - in_matrices}
+    assert len(state) == 40 + num_values[optimizer] * width
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam", "muon", "sgd"])
+def test_a_worker_that_has_gone_further_goes_back_bit_for_bit(optimizer: str, small: Any) -> None:
+    worker = trained(small(2), steps=2, optimizer=optimizer)
+    state = worker.state()
+    go_on(worker, range(2, 4))
+    expected = worker.state_hash()
+    worker.load_state(state)
+    go_on(worker, range(2, 4))
+    assert worker.state_hash() == expected
+
+
+def test_momentum_of_sgd_is_saved(small: Any) -> None:
+    plain = InnerOptimizer(kind="sgd", learning_rate=1e-2)
+    one, other, without = (
+        StageWorker(small(1), [0], seed=5, optimizer=settings)
+        for settings in [plain.model_copy(update={"momentum": 0.9})] * 2 + [plain]
+    )
+    one.forward_backward(0, 0, None)
+    one.step(1)
+    other.load_state(one.state())
+    for worker in (one, other):
+        worker.forward_backward(0, 1, None)
+        worker.step(1)
+    assert one.state_hash() == other.state_hash()
+    with pytest.raises(ValueError, match="should have"):
+        without.load_state(one.state())
 
 
 def test_loading_drops_what_was_begun(small: Any) -> None:
@@ -77,6 +108,7 @@ def flipped(state: bytes, position: int) -> bytes:
         (lambda state, _small: state + b"0", "should have"),
         (lambda state, _small: flipped(state, 1000), "checksum"),
         (lambda _state, small: trained(small(2), steps=1, optimizer="sgd").state(), "another optimizer"),
+        (lambda _state, small: trained(small(2), steps=1, optimizer="nadam").state(), "another optimizer"),
         (lambda _state, small: trained(small(2, dtype="float32"), steps=1).state(), "number format"),
         (lambda _state, small: trained(small(2, hidden=40), steps=1).state(), "another model"),
         (lambda _state, small: trained(small(2, heads=8), steps=1).state(), "another model"),

@@ -5,6 +5,7 @@ import struct
 import time
 import zlib
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -111,6 +112,36 @@ def test_with_tls_everything_arrives_encrypted(peers: Peers) -> None:
         came = peer.wait_for(20)
         assert [each.header for each in came] == [b"%d" % k for k in range(20)]
         assert all(each.body == bytes([k]) * (k * 100_000) for k, each in enumerate(came))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "named"),
+    [
+        ("foreign", "good", "certificate verify failed"),
+        ("expired", "good", "certificate expired"),
+        ("good", "foreign", "certificate verify failed"),
+        ("good", "expired", "certificate has expired"),
+        (None, "good", "as one does that waits for TLS"),
+        ("good", None, "wrong version number"),
+    ],
+)
+def test_a_connection_that_tls_forbids_says_why(mine: str | None, theirs: str | None, named: str) -> None:
+    authority = Authority()
+    credentials = {
+        "good": authority.issue("a peer"),
+        "expired": authority.issue("an old one", timedelta(minutes=-30)),
+        "foreign": Authority().issue("somebody in between"),
+        None: None,
+    }
+    peers = [Peer(0, credentials=credentials[theirs]), Peer(1, credentials=credentials[mine], patience_s=0.2)]
+    try:
+        peers[1].endpoint.set_address(0, peers[0].endpoint.address)
+        peers[1].endpoint.send(0, b"", b"x")
+        assert named in peers[1].wait_for_loss()[0][3]
+        assert not peers[0].delivered
+    finally:
+        for peer in peers:
+            peer.endpoint.close()
 
 
 def test_with_tls_strangers_and_other_authorities_are_refused(peers: Peers) -> None:

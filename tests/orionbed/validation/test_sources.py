@@ -8,7 +8,7 @@ import pytest
 from orionbed.validation.case import Case, Source, judge
 from orionbed.validation.catalogue import SOURCES
 from orionbed.validation.data import data_sources
-from orionbed.validation.document import HEAD, Outcome, document
+from orionbed.validation.document import HEAD, Outcome, case_row, document
 from orionbed.validation.facts import DataError
 from orionbed.validation.running import run_sources
 
@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", [source for source in SOURCES if not source.brief], ids=lambda source: source.name)
 def test_a_source_keeps_its_tolerance_and_its_page(source: Source) -> None:
     (outcome,) = run_sources([source], jobs=1)
     assert outcome.verdict.passed, outcome.verdict
@@ -28,6 +28,35 @@ def test_a_source_keeps_its_tolerance_and_its_page(source: Source) -> None:
     told = [line for line in overview.splitlines() if line.startswith("| [")]
     assert all(line in PAGE.splitlines() for line in told), f"{told}: run orionbed validate --document docs/accuracy.md"
     assert section in PAGE, "run orionbed validate --document docs/accuracy.md"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.brief], ids=lambda source: source.name)
+def test_cases_of_a_long_source_are_those_of_its_page(source: Source) -> None:
+    assert source.brief is not None
+    cases, rows = source.brief(), rows_of(source.name)
+    assert cases
+    assert [case_row(case) for case in cases if case_row(case) not in rows] == []
+
+
+def rows_of(name: str) -> list[str]:
+    """Return the rows of a source's table on the page."""
+    (section,) = [part for part in PAGE.split("\n## ")[1:] if part.startswith(f"{name}\n")]
+    return [line for line in section.splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_the_page_met_what_is_asked(source: Source) -> None:
+    # As printed, to a tenth of a per cent: for sources of which not all cases are computed here.
+    printed = [row.split(" | ")[-1].removesuffix(" |") for row in rows_of(source.name)]
+    errors = [abs(float(error.removesuffix("%"))) / 100.0 for error in printed if error != "set"]
+    asked = {"mean": sum(errors) / len(errors), "each": max(errors), "shown": 0.0}[source.rule]
+    assert asked <= source.tolerance + 0.0005
+    (overview,) = [line for line in PAGE.splitlines() if f"](#{source.name}) |" in line]
+    cells = [cell.strip() for cell in overview.split(" | ")]
+    assert cells[1] == str(len(errors))
+    assert float(cells[2].removesuffix("%")) / 100.0 == pytest.approx(sum(errors) / len(errors), abs=0.001)
+    assert float(cells[3].removesuffix("%")) / 100.0 == pytest.approx(max(errors), abs=0.0005)
 
 
 def test_the_page_has_every_source_and_no_other() -> None:
@@ -40,12 +69,17 @@ def test_the_page_has_every_source_and_no_other() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["vtrain-ground-truth-multi", "dtfm-pipeline-over-shaped-network-fp32"])
-def test_the_larger_tables_keep_their_tolerance(name: str) -> None:
+def test_the_larger_tables_keep_their_tolerance(name: str, tmp_path: Path) -> None:
     if not TABLES.is_dir():
         pytest.skip(
             f"the larger tables are not at {TABLES}: this check was NOT made; set ORIONBED_TABLES to their folder"
         )
-    source = next(source for source in data_sources(TABLES) if source.name == name)
+    file = f"{name.replace('-', '_')}.csv"
+    table = (TABLES / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    head = 1 + next(number for number, line in enumerate(table) if not line.startswith("#"))
+    every = 4 if name.startswith("vtrain") else 1  # the others are set on some of their rows, and take no time
+    (tmp_path / file).write_text("".join(table[:head] + table[head::every]), encoding="utf-8")
+    (source,) = data_sources(tmp_path)
     (outcome,) = run_sources([source], jobs=1)
     assert outcome.verdict.passed, outcome.verdict
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.training.shape import ModelShape
 from real.calibration.copies import measure_loopback
 from real.calibration.matmuls import DIRECTIONS, GRIDS, Grid, measure_rates, measured_peak, multiplies_of
@@ -11,7 +12,15 @@ from real.calibration.pieces import SECTIONS, Bench, optimizer_steps, pass_times
 from real.calibration.policies import POLICIES, Layers, attention_kernel
 
 SHAPE = ModelShape(
-    layers_per_chunk=(1, 1, 1), hidden=32, ffn=64, heads=4, kv_heads=2, vocab=64, sequence=8, sequences=2, boundary=8
+    layers_per_chunk=(1, 1, 1),
+    hidden=32,
+    ffn=64,
+    heads=4,
+    kv_heads=2,
+    vocab=64,
+    sequence=8,
+    sequences=2,
+    boundary=ResBMBoundary(kind="resbm", width=8),
 )
 QUICK = Effort(2, warm_up=1)
 

@@ -12,6 +12,7 @@ from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.results import Epoch
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.compute import Compute
 from orionbed.training.shape import ModelShape
@@ -22,7 +23,8 @@ from real.queued.staging import make_staging
 from real.queued.warming import warm_up
 from real.queued.wire import Inbox, Wire
 
-SHAPE = ModelShape((1, 1, 1), 32, 48, 4, 2, 64, sequence=8, sequences=2, boundary=4, recompute=True)
+NARROW = ResBMBoundary(kind="resbm", width=4)
+SHAPE = ModelShape((1, 1, 1), 32, 48, 4, 2, 64, sequence=8, sequences=2, boundary=NARROW, recompute=True)
 
 
 # ---------------------------------------------------------------- warm-up

@@ -50,9 +50,10 @@ def test_peers_train_merge_and_end_with_every_second_and_byte_accounted_for(
     tiny: Tiny, run_here: Run, described: Callable[[dict[str, Any]], list[str]]
 ) -> None:
     merge = {"every": 30.0, "compute": 2.0, "quorum_every": 0.5}
-    result = run_here(tiny(merge=merge, real={"training": 4.0, "merges": 1}))
+    result = run_here(tiny(merge=merge, real={"training": 1.5, "merges": 1, "dtype": "float64", "reference": True}))
     assert not result.aborted
     assert is_whole(result)
+    assert result.backend_block["audit"]["rules"][6]["checked"] == 1
     assert [mark.kind for mark in result.marks] == ["merge"]
     committed = {(e.chunk, e.step, e.detail) for e in result.journal if e.event == "committed"}
     assert len(committed) == 2  # replicas of both stages are equal after the merge

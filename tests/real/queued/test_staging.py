@@ -1,9 +1,11 @@
 """Tensors to bytes and back: shared memory on a CPU, page-locked buffers that come back, copies beside a GPU's work."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 
+from orionbed.scenario.schedules import Boundary, QuantizeBoundary, ResBMBoundary, TopKBoundary
 from orionbed.training.shape import ModelShape
 
 torch = pytest.importorskip("torch")
@@ -11,7 +13,8 @@ from real.queued import staging  # noqa: E402
 
 
 def shape(dtype: str = "float32") -> ModelShape:
-    return ModelShape((1, 1), 32, 48, 4, 2, 64, sequence=8, sequences=2, boundary=4, dtype=dtype)
+    narrow = ResBMBoundary(kind="resbm", width=4)
+    return ModelShape((1, 1), 32, 48, 4, 2, 64, sequence=8, sequences=2, boundary=narrow, dtype=dtype)
 
 
 # ---------------------------------------------------------------- on a CPU
@@ -26,6 +29,18 @@ def test_what_was_sent_arrives_bit_for_bit(dtype: str) -> None:
     came = both.incoming(both.arrived(memoryview(bytearray(body))))
     assert came.dtype == tensor.dtype
     assert torch.equal(came, tensor)
+
+
+@pytest.mark.parametrize(
+    "boundary", [QuantizeBoundary(kind="quantize", bits=4), TopKBoundary(kind="topk", keep=5)], ids=lambda b: b.kind
+)
+def test_packed_bytes_arrive_as_they_were(boundary: Boundary) -> None:
+    packed = replace(shape(), boundary=boundary)
+    tensor = torch.randint(0, 256, packed.boundary_shape, dtype=torch.uint8)
+    both = staging.make_staging(packed, "cpu")
+    body = both.outgoing(tensor)
+    assert body.nbytes == packed.boundary_bytes
+    assert both.incoming(both.arrived(memoryview(bytearray(body)))).equal(tensor)
 
 
 def test_nothing_is_copied_where_memory_can_be_shared() -> None:

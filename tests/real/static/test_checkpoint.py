@@ -1,5 +1,7 @@
 """Checkpoints: complete or not there, two of each process, and nothing taken for what it is not."""
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,14 @@ from typing import Any
 import pytest
 
 from orionbed.backends import BackendError
+from orionbed.keys import Key
+from orionbed.plan import make_plan
+from orionbed.scenario import ScenarioError, apply, load
 from orionbed.scenario.training import InnerOptimizer
+from orionbed.training.parameters import HEADER
 from orionbed.training.shape import ModelShape
 from real.static import checkpoint
-from real.static.checkpoint import Checkpoints, newest_common
+from real.static.checkpoint import Checkpoints, key_of, newest_common
 
 pytest.importorskip("torch")
 
@@ -25,7 +31,7 @@ def _make() -> Make:
         from orionbed.training.modules import make_chunk
         from orionbed.training.parameters import FlatParameters
 
-        shape = ModelShape((1, 1), 32, 48, 4, 2, 64, 8, 2, 6, dtype)
+        shape = ModelShape((1, 1), 32, 48, 4, 2, 64, 8, 2, None, dtype)
         settings = InnerOptimizer(kind=optimizer, learning_rate=1e-2)
         flat = FlatParameters(shape, [chunk], [make_chunk(shape, chunk, 0)], settings)
         advance(flat, steps)
@@ -44,7 +50,7 @@ def advance(flat: Any, steps: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_going_on_is_as_if_nothing_had_been(
     dtype: str, optimizer: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +58,9 @@ def test_going_on_is_as_if_nothing_had_been(
     flat, other = make(3, dtype=dtype, optimizer=optimizer), make(1, dtype=dtype, optimizer=optimizer)
     store = Checkpoints(tmp_path / "new" / "folder", 7)
     store.write(3, flat)
-    assert store.path(3).read_bytes() == flat.state(), "slice by slice it is what the state is whole"
+    whole, written = flat.state(), store.path(3).read_bytes()
+    assert written[HEADER.size :] == whole[HEADER.size :], "slice by slice it is what the state is whole"
+    assert len(written) == len(whole)
     other.gradients.fill_(1.0)
     store.read(3, other)
     assert other.num_steps == 3
@@ -72,7 +80,7 @@ def test_the_last_two_are_kept_of_each_process(make: Make, tmp_path: Path) -> No
     other.write(4, flat)
     (tmp_path / "notes.txt").write_text("mine")
     assert (one.versions(), other.versions()) == ([3, 4], [4])
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 1 + 3 * 2, "each with its manifest"
 
 
 def test_one_that_cannot_be_finished_leaves_nothing(
@@ -85,10 +93,10 @@ def test_one_that_cannot_be_finished_leaves_nothing(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BackendError, match=r"version-000000002.state: the checkpoint cannot be written: .*No space"):
         store.write(2, flat)
-    assert [path.name for path in tmp_path.iterdir()] == [store.path(1).name]
+    assert {path.stem for path in tmp_path.iterdir()} == {store.path(1).stem}
 
 
 def test_damage_is_found_and_changes_nothing(make: Make, tmp_path: Path) -> None:
@@ -97,9 +105,9 @@ def test_damage_is_found_and_changes_nothing(make: Make, tmp_path: Path) -> None
     whole = store.path(2).read_bytes()
     before = flat.state()
     damaged = {
-        "its checksum differs": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:],
-        "bytes of values and should have": whole[:-8],
-        "do not begin like a saved state": b"something else",
+        "'state' is damaged or was altered": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:],
+        f"{len(whole) - 8} bytes, where {len(whole)} are expected; it was cut off": whole[:-8],
+        "14 bytes, where": b"something else",
     }
     for message, content in damaged.items():
         store.path(2).write_bytes(content)
@@ -126,14 +134,43 @@ def test_what_belongs_to_others_is_refused(change: Any, message: str, make: Make
 def test_a_name_that_says_another_version_is_refused(make: Make, tmp_path: Path) -> None:
     store = Checkpoints(tmp_path, 0)
     store.write(1, make(1))
-    store.path(1).rename(store.path(9))
+    for suffix in (".json", ".state"):
+        store.path(1).with_suffix(suffix).rename(store.path(9).with_suffix(suffix))
     with pytest.raises(BackendError, match="it holds the state after 1 steps, and its name says 9"):
         store.read(9, make())
 
 
 def test_one_that_is_not_there(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="cannot be read"):
+    with pytest.raises(BackendError, match=r"part-00000-version-000000001\.json: it is missing"):
         Checkpoints(tmp_path, 0).read(1, make())
+
+
+def test_what_others_have_signed_is_refused(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    mine, theirs = Key.new("s00r0"), Key.new("s00r0")
+    flat = make(1)
+    Checkpoints(tmp_path, 0, peer="s00r0", key=mine).write(1, flat)
+    Checkpoints(tmp_path, 0, peer="s00r0", key=mine).read(1, flat)
+    with pytest.raises(BackendError, match=f"a foreign key, of s00r0 .*{re.escape(mine.fingerprint)}"):
+        Checkpoints(tmp_path, 0, peer="s00r0", key=theirs).read(1, flat)
+    Checkpoints(tmp_path, 0, peer="s00r0").write(1, flat)
+    with pytest.raises(BackendError, match=r"\.json: it is not signed"):
+        Checkpoints(tmp_path, 0, peer="s00r0", key=mine).read(1, flat)
+
+
+def test_keys_are_those_of_the_peers(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    with pytest.raises(ScenarioError, match="is for signing checkpoints; give `checkpoint`"):
+        apply(load("hardware/small"), {"real.keys": "keys"})
+    block = {"real.checkpoint": str(tmp_path / "kept"), "real.keys": str(tmp_path)}
+    plan = make_plan(apply(load("hardware/small"), block))
+    key = Key.new("s00r0")
+    key.write(tmp_path)
+    mine = key_of(plan, 0)
+    assert mine is not None
+    assert mine.public == key.public
+    with pytest.raises(BackendError, match=r"real\.keys: .*s01r0\.key: .*; orionbed keys make s01r0 --out "):
+        Checkpoints.of(plan, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.training.shape import ModelShape
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.xdist_group("real")
 
 POLICIES = ("none", "selective", "full")
-SHAPE = ModelShape((1, 2, 1), 32, 48, 4, 2, 64, 8, 2, 6, "float64")
+SHAPE = ModelShape((1, 2, 1), 32, 48, 4, 2, 64, 8, 2, ResBMBoundary(kind="resbm", width=6), "float64")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def gradients(piece: Any) -> list[Any]:
 def test_policies_differ_in_nothing_but_what_is_done_again(policy: str, number: int) -> None:
     import torch
 
-    from orionbed.training.modules import Attention
+    from orionbed.training.layers import Attention
 
     piece, layers = made(policy, number), SHAPE.layers_per_chunk[number]
     cores: list[int] = []

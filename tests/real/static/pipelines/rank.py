@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 import real.static.pipelining  # noqa: F401 - here, before there are several processes
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.actions import parse_action
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
@@ -49,6 +50,8 @@ def order_of(case: dict[str, Any], num_stages: int) -> Order:
 def shape_of(case: dict[str, Any], order: Order) -> ModelShape:
     """Return the shape of a case."""
     told = {"layers_per_chunk": (case.get("layers", 1),) * order.num_chunks} | case["shape"]
+    if told["boundary"] is not None:
+        told["boundary"] = ResBMBoundary(kind="resbm", width=told["boundary"])
     return ModelShape(**told)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from orionbed.backends import BackendError
 from orionbed.pinned import TORCH
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
 from orionbed.schedule.order import Order
@@ -52,7 +53,8 @@ def serial(num_chunks: int, boundary: int | None, per_step: int) -> tuple[list[A
 
     from orionbed.training.serial import SerialModel
 
-    shape = ModelShape(**({"layers_per_chunk": (1,) * num_chunks} | SHAPE | {"boundary": boundary}))
+    narrow = None if boundary is None else ResBMBoundary(kind="resbm", width=boundary)
+    shape = ModelShape(**({"layers_per_chunk": (1,) * num_chunks} | SHAPE | {"boundary": narrow}))
     model = SerialModel(shape, seed=0, optimizer=InnerOptimizer(learning_rate=1e-2))
     gradients: list[Any] = []
     losses = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.scenario.training import InnerOptimizer
 from orionbed.schedule.classic import interleaved, one_forward_one_backward
 from orionbed.schedule.v_shaped import zb_v
@@ -19,13 +20,15 @@ SHAPE: dict[str, Any] = {
     "hidden": 32, "ffn": 48, "heads": 4, "kv_heads": 2, "vocab": 64, "sequence": 8, "sequences": 2, "boundary": 6,
     "dtype": "float64",
 }  # fmt: skip
+NARROW: dict[str, Any] = SHAPE | {"boundary": ResBMBoundary(kind="resbm", width=6)}
+"""The same for a shape; a rank is told the width."""
 COUNT = 4
 TWO_REPLICAS = [[0, 1], [2, 3]]
 
 
 def serial(batches: list[list[int]]) -> tuple[list[Any], list[float]]:
     model = SerialModel(
-        ModelShape(layers_per_chunk=(1, 1), **SHAPE), seed=0, optimizer=InnerOptimizer(learning_rate=1e-2)
+        ModelShape(layers_per_chunk=(1, 1), **NARROW), seed=0, optimizer=InnerOptimizer(learning_rate=1e-2)
     )
     losses = [model.step(numbers) for numbers in batches]
     return model.weights(), losses
@@ -108,7 +111,7 @@ def test_chunks_of_a_stage() -> None:
 
 def test_bytes_of_messages() -> None:
     """Per micro-batch: what comes in and what was sent, once each; between chunks of one stage only the former."""
-    shape = ModelShape(layers_per_chunk=(1,) * 4, **SHAPE)
+    shape = ModelShape(layers_per_chunk=(1,) * 4, **NARROW)
     one = shape.boundary_bytes
     assert one == 2 * 8 * 6 * 8
     plain = one_forward_one_backward(4, 8)

@@ -1,0 +1,71 @@
+"""What is simulated and what is trained: the plan as it runs, the shape of the model, and its text."""
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Final
+
+from orionbed import emulation
+from orionbed.backends import BackendError
+from orionbed.pinned import TORCH
+from orionbed.plan import Plan, make_plan
+from orionbed.scenario import Scenario
+from orionbed.shortening import shortened
+from orionbed.training.shape import ModelShape
+
+_DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan whose run ends when enough is learned, and the model that learns."""
+
+    plan: Plan
+    shape: ModelShape
+
+
+def as_trained(scenario: Scenario) -> Scenario:
+    """Return the scenario that is simulated: peers start at once, and it ends after `training.microbatches`."""
+    changes: dict[str, object] = {"run.trace": "summary"}
+    count = scenario.training.microbatches
+    if count is not None:
+        changes |= {"run.tokens": float(count * scenario.batch.tokens), "run.duration": None}
+    return shortened(scenario, None, changes, is_shorter=count is not None)
+
+
+def plan_training(scenario: Scenario, seed: int) -> Planned:
+    """Return what is simulated and what is trained.
+
+    Raises:
+        BackendError: torch is missing, or the scenario's own model cannot be trained.
+
+    """
+    if find_spec("torch") is None:
+        raise BackendError(f"training needs torch, which is not installed: pip install torch=={TORCH}")
+    plan = make_plan(as_trained(scenario), seed)
+    problem = emulation.boundary_problem(plan)
+    if problem is not None:
+        raise BackendError(problem)
+    if scenario.training.model == "stand-in":
+        return Planned(plan, emulation.model_shape(plan))
+    return Planned(plan, own_shape(plan))
+
+
+def own_shape(plan: Plan) -> ModelShape:
+    """Return the shape of the scenario's own model: the stand-in's, at its true size."""
+    scenario = plan.scenario
+    model = scenario.model
+    if model.block != "llama" or model.tied_embeddings:
+        raise BackendError("training.model own: only llama blocks without tied embeddings are trained; use stand-in")
+    return replace(
+        emulation.model_shape(plan),
+        layers_per_chunk=plan.split,
+        hidden=model.hidden,
+        ffn=model.ffn,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        vocab=model.vocab,
+        sequence=scenario.batch.sequence,
+        sequences=scenario.batch.sequences,
+        boundary=scenario.pipeline.boundary,
+        dtype=_DTYPES.get(model.dtype, "float32"),
+    )

@@ -1,0 +1,88 @@
+"""Checkpoints of a training under way: when one is due, what is in it, and how a training goes on from one."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orionbed import checkpoints
+from orionbed.checkpoints.about import about_run
+from orionbed.checkpoints.folders import path_of, remove
+from orionbed.keys import Keyring, Trusted
+from orionbed.learning.curve import HeldOut, Point
+from orionbed.learning.learning import Learning
+from orionbed.script import Line
+from orionbed.training.keeping import RUN, can_keep, restore, shards_of, table
+
+
+class Keeper:
+    """Keeps a training's state in a folder, `every` so many micro-batches, and gives it back.
+
+    Where forwards keep more than their inputs, it is kept only when none waits for its backward: `can` is False when
+    that never is.
+    """
+
+    def __init__(self, learning: Learning, folder: Path, every: int) -> None:
+        self._learning, self._folder, self._every = learning, folder, every
+        self._about = _about(learning)
+        path = learning.training.keys
+        self._keys = None if path is None else Keyring.read(Path(path))
+        self._kept_at = 0
+        player = learning.player
+        self.can = any(can_keep(player, number) for number in range(1, len(learning.lines)))
+
+    def go_on(self) -> int:
+        """Let the training go on from the last checkpoint of this very run; return its micro-batches, 0 for none.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or not signed with the keys that are here.
+
+        """
+        found = checkpoints.newest(self._folder)
+        if found is None:
+            return 0
+        kept = checkpoints.read(found, None if self._keys is None else Trusted.of(self._keys.keys.values()))
+        about = {key: value for key, value in kept.about.items() if key != "position"}
+        if about != self._about:
+            for position in checkpoints.positions(self._folder):
+                remove(path_of(self._folder, position))
+            return 0
+        learning = self._learning
+        restore(learning.player, kept)
+        learning.curve.points = [
+            Point(int(number), at_s, int(tokens), *losses)
+            for number, at_s, tokens, *losses in kept.tensor(RUN, "curve").tolist()
+        ]
+        learning.held_out = [
+            HeldOut(int(count), at_s, int(tokens), loss)
+            for count, at_s, tokens, loss in kept.tensor(RUN, "held-out").tolist()
+        ]
+        learning.next_line = kept.position
+        self._kept_at = len(learning.curve.points)
+        return self._kept_at
+
+    def pause(self, learning: Learning) -> None:
+        """Keep the state if that is due."""
+        count = len(learning.curve.points)
+        if count - self._kept_at < self._every or not can_keep(learning.player, learning.next_line):
+            return
+        self._kept_at = count
+        shards = shards_of(learning.player)
+        # As numbers, because JSON has no word for the loss of a training that has diverged.
+        shards[RUN]["curve"] = table(learning.curve.points, len(Point._fields))
+        shards[RUN]["held-out"] = table(learning.held_out, len(HeldOut._fields))
+        about = self._about | {"position": learning.next_line}
+        checkpoints.write(self._folder, shards, about, keys=self._keys, keep=1)
+
+
+def _about(learning: Learning) -> dict[str, Any]:
+    about = about_run(learning.planned.plan.scenario, learning.seed, 0, script_sha256=_digest(learning.lines))
+    del about["position"]
+    return about
+
+
+def _digest(lines: Sequence[Line]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(repr(tuple(line)).encode())
+    return digest.hexdigest()
