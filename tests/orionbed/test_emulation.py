@@ -14,6 +14,7 @@ MEASURED = {"F": 0.002, "B": 0.006, "STEP": 0.001}
 # Seen elsewhere: what each of these does needs a run.
 IN_RUNS = {
     "clock", "reference", "merges", "lateness_limit", "recovery_deadline", "listen",
+    "encrypt", "key", "trusted",
     "remote_slots", "join_timeout",
 }  # fmt: skip
 CHANGES: dict[str, Any] = {
