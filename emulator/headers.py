@@ -2,7 +2,7 @@
 
 from orionbed.emulation import Scales
 from orionbed.fleet.headers import packed
-from orionbed.training.loop import Header
+from orionbed.training.surroundings import Header
 
 
 def sealed(header: Header, body: bytes, num_bytes: float, at_s: float, scales: Scales) -> tuple[bytes, bytes]:

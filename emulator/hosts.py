@@ -143,8 +143,8 @@ class Hosts:
                 lambda name: self._authority.issue(name or f"host {number}"),
             )
         except UnknownKeyError as error:
-            name = writer.get_extra_info("peername") or ["gone already"]
-            self._say(f"a host at {name[0]} knows the token and is refused: {error}")
+            address = writer.get_extra_info("peername") or ["gone already"]
+            self._say(f"a host at {address[0]} knows the token and is refused: {error}")
 
     async def _join(self, first: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         slots, why = first.get("slots"), ""

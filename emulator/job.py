@@ -22,7 +22,7 @@ from orionbed.training.text import make_batches
 class Job:
     """One emulation. `control` is where the supervisor listens, `token` what opens its door.
 
-    `host` is the address on which peers listen, `tls` how they speak with other machines, if there are any.
+    `host` is the address on which peers listen, `tls` how they speak with one another, unless in clear.
     """
 
     plan: Plan

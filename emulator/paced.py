@@ -21,7 +21,7 @@ from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.control import Channel, ControlError, Message
 from orionbed.fleet.headers import unpacked
 from orionbed.fleet.participants import Participant
-from orionbed.training.loop import Header
+from orionbed.training.surroundings import Header
 
 Happening = tuple[float, Callable[[Any], object], Any]
 COUNT_WITHIN_S = 60.0

@@ -5,7 +5,7 @@ from typing import Any
 from emulator.job import Job
 from orionbed.fleet.participants import Emit, Participant, PeerParticipant, StoreParticipant
 from orionbed.training.compute import Compute
-from orionbed.training.loop import Setup, Transport
+from orionbed.training.surroundings import Setup, Transport
 
 
 def make_peer(job: Job, index: int, life: int, transport: Transport, emit: Emit) -> PeerParticipant:

@@ -2,15 +2,17 @@
 
 import base64
 from collections import defaultdict
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from orionbed.emulation import model_shape
 from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.plan import Plan
+from orionbed.training.serial import train_serially, worst_difference
+from orionbed.training.text import make_batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def reference_difference(plan: Plan, seed: int, record: Record, members: list[Member]) -> float | None:
@@ -22,20 +24,18 @@ def reference_difference(plan: Plan, seed: int, record: Record, members: list[Me
     if plan.order is None or plan.scenario.merge != "none":
         return None
     synced = not isinstance(plan.scenario.sync, str)
-    worst = None
+    pairs: list[tuple[bytes, list[Tensor]]] = []
     steps = {r: _steps(record, None if synced else r) for r in ([0] if synced else range(plan.num_replicas))}
-    trained: dict[tuple[int, int], list[NDArray[Any]]] = {}
+    trained: dict[tuple[int, int], list[Tensor]] = {}
     for member in members:
         if member.final is not None and "weights" in member.final:
             place = plan.peers[member.index]
             which = (0 if synced else place.replica, member.final["version"])
             if which not in trained:
                 trained[which] = _serial(plan, seed, steps[which[0]][: which[1]])
-            expected = np.concatenate([trained[which][chunk] for chunk in plan.chunks_of(place.stage)])
-            found = np.frombuffer(base64.b64decode(member.final["weights"]), dtype=expected.dtype)
-            difference = float(np.abs(found - expected).max() / np.abs(expected).max())
-            worst = max(worst or 0.0, difference)
-    return worst
+            expected = [trained[which][chunk] for chunk in plan.chunks_of(place.stage)]
+            pairs.append((base64.b64decode(member.final["weights"]), expected))
+    return worst_difference(pairs)
 
 
 def _steps(record: Record, replica: int | None) -> list[list[int]]:
@@ -51,11 +51,7 @@ def _steps(record: Record, replica: int | None) -> list[list[int]]:
     return [sorted(applied[step]) for step in sorted(applied) if applied[step]]
 
 
-def _serial(plan: Plan, seed: int, batches: list[list[int]]) -> list[NDArray[Any]]:
+def _serial(plan: Plan, seed: int, batches: list[list[int]]) -> "list[Tensor]":
     """Return the weights of each chunk of the plain model after a step for each of the batches."""
-    from orionbed.training.serial import train_serially
-    from orionbed.training.text import make_batches
-
     shape, training = model_shape(plan), plan.scenario.training
-    weights = train_serially(shape, seed, batches, training.optimizer, make_batches(training.data, shape, seed))
-    return [each.numpy() for each in weights]
+    return train_serially(shape, seed, batches, training.optimizer, make_batches(training.data, shape, seed))

@@ -12,7 +12,7 @@ from orionbed.emulation import Scales
 from orionbed.fleet.control import Channel
 from orionbed.fleet.headers import unpacked
 from orionbed.fleet.participants import PeerParticipant
-from orionbed.training.loop import Header
+from orionbed.training.surroundings import Header
 
 
 class PostWire:

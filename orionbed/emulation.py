@@ -41,6 +41,8 @@ def model_shape(plan: Plan) -> "ModelShape":
     layers = plan.num_chunks if block.layers is None else max(block.layers, plan.num_chunks)
     each, more = divmod(layers, plan.num_chunks)
     heads = max(1, block.width // HEAD_WIDTH)
+    while block.width % (2 * heads):  # an even number of values for each
+        heads -= 1
     group = max(1, min(heads, model.heads // model.kv_heads))
     while heads % group:
         group -= 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orionbed.scenario import Scenario, to_yaml
+from orionbed.scenario.training import NAMED_TEXTS, HubData, SyntheticData
 
 PACKAGES = ("orionbed", "simpy", "numpy", "pydantic", "matplotlib", "torch")
 
@@ -57,19 +58,36 @@ def run_id(scenario: Scenario, backend: str, samples: int) -> RunId:
 def digest_of(scenario: Scenario, backend: str, samples: int) -> str:
     """Return a digest of what a run does besides its seed, in hexadecimal digits.
 
-    It covers the resolved scenario, the files it names, the backend, the version and the number of samples.
+    It covers the resolved scenario, the files it names, the backend, the version and the number of samples. Files of
+    Parquet, which may be huge, count by name and size, all others by content.
     """
     digest = hashlib.sha256()
     for part in (to_yaml(with_seed(scenario, 0)), backend, version(), str(samples)):
         digest.update(part.encode() + b"\0")
     schedule = scenario.pipeline.schedule
     order = schedule.file if schedule.kind == "csv" else ""
-    data = scenario.training.data
-    texts = (getattr(data, "path", ""), getattr(data, "tokenizer", ""))
-    for name in (*scenario.peers.gpu_names, scenario.network.variability, order, *texts):
-        if Path(name).is_file():
-            digest.update(Path(name).read_bytes())
+    named = [*map(Path, (*scenario.peers.gpu_names, scenario.network.variability, order)), *_texts(scenario)]
+    for path in named:
+        if path.suffix.lower() == ".parquet" and path.is_file():
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        elif path.is_file():
+            digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _texts(scenario: Scenario) -> list[Path]:
+    """Return the files of what is learned from, but not of what comes with orionbed, and of its tokenizer."""
+    data = scenario.training.data
+    if isinstance(data, SyntheticData):
+        return []
+    files: list[Path] = []
+    if not isinstance(data, HubData) and data.path not in NAMED_TEXTS:
+        from orionbed.training.text.documents import ENDINGS
+
+        path = Path(data.path)
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        files = [file for file in inside if file.suffix.lower() in ENDINGS[data.kind]] if inside else [path]
+    return [*files, Path(data.tokenizer)]
 
 
 def with_seed(scenario: Scenario, seed: int) -> Scenario:

@@ -19,9 +19,10 @@ from typing import Final
 from orionbed.backends import BackendError
 from orionbed.scenario import Scenario, gpu_profile, load
 from orionbed.training.shape import ModelShape
+from orionbed.training.threads import with_threads
 from real import gpu_pipeline
 from real.calibration import api, check, copies, policies, profile_file, prospects
-from real.calibration.devices import FoundDevice, clocks_of, find_device, typed_profile, with_threads
+from real.calibration.devices import FoundDevice, clocks_of, find_device, typed_profile
 from real.calibration.fitting import Room, free_bytes, largest_that_fits, peak_bytes, reset_peak, with_layers
 from real.calibration.matmuls import SMALL_GRID, Grid, Rates, measure_rates
 from real.calibration.measure import Effort, Times, clock_of, measure

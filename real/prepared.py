@@ -56,7 +56,7 @@ def prepare(plan: Plan, seed: int, say: Callable[[str], None], *, measure: bool 
     require_text(runs.scenario.training.data, shape, seed)
     layout = layout_of(runs)
     for index in layout.ranks(0):
-        key_of(runs, index)
+        key_of(runs, index)  # refused here, before any process is started
     if device == "cpu":
         _refuse_too_large(shape, runs, layout)
     runs, of_device, source = _with_peak(runs, device, shape.dtype, say, measure=measure)

@@ -47,10 +47,10 @@ def _staleness(run: Run) -> Line:
 
 def _merges(run: Run) -> Line:
     mean, largest = run.number("train.merges.mean_drift"), run.number("train.merges.largest_drift")
-    note = "before them the replicas’ weights lay "
-    note += f"{fmt.percent(mean)} from their mean, at most {fmt.percent(largest)}" if mean is not None else ""
-    value = fmt.number(run.number("train.merges.of_stages")) if mean is not None else fmt.ABSENT
-    return Line("merges of stages", value, note)
+    if mean is None:
+        return Line("merges of stages", fmt.ABSENT)
+    note = f"before them the replicas’ weights lay {fmt.percent(mean)} from their mean, at most {fmt.percent(largest)}"
+    return Line("merges of stages", fmt.number(run.number("train.merges.of_stages")), note)
 
 
 def _speed(run: Run) -> Line:

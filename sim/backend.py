@@ -186,7 +186,7 @@ class _Run:
             if self.clock.now - self._last_applied_s() > STALLED_AFTER_S:
                 self.aborted = f"no micro-batch was completed in {STALLED_AFTER_S / 86400.0:g} days"
                 break
-        self.engine.close()
+        self.engine.ending.close()
         if self.churn is not None:
             self.churn.close()
         if self.faulting is not None:

@@ -18,6 +18,7 @@ from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
 from orionbed.streams import Block, Streams
 from sim.clock import Clock
+from sim.ending import Ending
 from sim.fixed_batch import FixedBatch
 from sim.handing_on import HandingOn
 from sim.network import Network
@@ -30,7 +31,6 @@ from sim.scribe import Scribe
 from sim.status import Board
 from sim.synchronous import Outboxes
 from sim.syncing import Syncing
-from sim.transfer import Transfer
 
 # kind, micro-batch (the policy's number), chunk it is for, sender, receiver, sent at
 Message = tuple[str, int, int, SimPeer, SimPeer, float]
@@ -85,6 +85,7 @@ class Engine:
         self._hand_on_forward = self.recovery.after_forward(self.handing_on.forward)
         self._hand_on_backward = self.handing_on.backward
         self.fixed_batch = FixedBatch(self)
+        self.ending = Ending(self)
         # Whether a peer that is about to join the training has to wait a little longer.
         self.holds_back: Callable[[SimPeer], bool] | None = None
         # What faults make of an operation: (peer, its start, seconds on a healthy peer) -> seconds.
@@ -347,86 +348,9 @@ class Engine:
         at_work = self.is_queue_driven or all(p.status == "training" for p in self.peers if p.replica == peer.replica)
         if peer.status != "training" or not peer.idle or not at_work:
             return False
-        if peer.wake is not None:
-            peer.wake.cancel()
-            peer.wake = None
-        self.charge_idle(peer, self.clock.now)
+        self.stand_by(peer)
         return True
 
     def look_again(self, peer: SimPeer) -> None:
         """Let a peer that dozed look for something to do."""
         self.look(peer, self.clock.now, 0.0)
-
-    def halt(self, peer: SimPeer, reason: str) -> tuple[Action | None, list[Transfer]]:
-        """End what `peer` does now and account for it; return what it was at, and the transfers cut off."""
-        now = self.clock.now
-        action = None
-        if peer.running is not None:
-            peer.running.cancel()
-            peer.running = None
-            peer.charge(tracing.CAUSE_POLLING, min(now, peer.action_s))
-            peer.charge(tracing.CAUSE_THROWN_AWAY, now)
-            if peer.action is not None and peer.action.kind != "STEP":
-                action = peer.action
-        elif peer.idle:
-            if peer.wake is not None:
-                peer.wake.cancel()
-                peer.wake = None
-            self.charge_idle(peer, now)
-        cut_off = self.network.cancel_peer(peer.index)
-        if self.sending is not None:
-            self.sending.cut_off(peer, cut_off, reason)
-        # Only messages: peers may also move weights and optimizer states.
-        return action, [transfer for transfer in cut_off if isinstance(transfer.arg, tuple)]
-
-    def stop_peer(self, peer: SimPeer, reason: str) -> list[Transfer]:
-        """End what `peer` does now, and drop the micro-batch that it was at; return the transfers cut off."""
-        action, cut_off = self.halt(peer, reason)
-        if action is not None:
-            self.drop(peer, action.microbatch, reason)
-        return cut_off
-
-    def crash(self, peer: SimPeer) -> None:
-        """Take `peer` out of training at once, and do with what it held as the scenario's `recovery` says."""
-        if peer.status == "merging":
-            peer.charge(tracing.CAUSE_MERGE_WAIT, self.clock.now)
-        if self.scribe is not None:
-            self.scribe.lost(peer)
-        self.recovery.crash(peer)
-
-    def lose(self, peer: SimPeer) -> None:
-        """Take `peer` away at once, whatever it does."""
-        if self.holds_work(peer):
-            self.crash(peer)
-            return
-        if self.scribe is not None:
-            self.scribe.lost(peer)
-        self.network.cancel_peer(peer.index)
-        peer.charge_status(self.clock.now)
-        peer.status = "down"
-
-    def end_training(self) -> None:
-        """End the training phase for everybody: queues, caches and messages in flight are flushed."""
-        self.recovery.before_merge()
-        training = [peer for peer in self.peers if peer.status == "training"]
-        if self.scribe is not None:
-            self.scribe.flush(training)
-        self.recovery.flush(training, "flushed at merge")
-        if not self.is_queue_driven:
-            self.fixed_batch.next_step_of(self.peers)
-        if self.sending is not None:
-            self.sending.reset()
-        if self.syncing is not None:
-            self.syncing.reset()
-
-    def close(self) -> None:
-        """Account for every peer's time up to now. What still runs is unfinished: the pipeline ends filled."""
-        now = self.clock.now
-        for peer in self.peers:
-            if peer.status == "training" and peer.running is not None:
-                peer.charge(tracing.CAUSE_POLLING, min(now, peer.action_s))
-                peer.charge(tracing.CAUSE_FILL, now)
-            elif peer.status == "training" and peer.idle:
-                self.charge_idle(peer, now)
-            else:
-                peer.charge_status(now)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from orionbed import tcp
-from orionbed.encryption import added_s
 from orionbed.links import Jitter
 from orionbed.streams import Block, Streams
 from sim.clock import NORMAL, Clock, nothing
@@ -218,19 +217,9 @@ class Network:
         return transfer.size_bytes if transfer.state == WAITING else 0.0
 
     def encryption_s(self, source: int, target: int, size_bytes: float, sent_s: float) -> float:
-        """Return how much later a message has arrived for its encryption, as if it had had its links alone.
-
-        One that was sent before its connection stood has also waited for the round trip of the TLS handshake.
-        """
-        connection, transport = self._connections[source].get(target), self.transport
-        if connection is None or not connection.route:
-            return 0.0
-        opening_s = connection.rtt_s if sent_s < connection.ready_s or not transport.keep_warm else 0.0
-        ceiling = self._routes.ceiling(source, target, connection.rtt_s, ciphered=False)
-        rate = min(ceiling, *(r.capacity for r in connection.route)) / transport.payload_share
-        if rate <= 0.0:
-            return opening_s  # the link has just come to a stop: what it carried before is not known here
-        return opening_s + added_s(size_bytes, rate, transport.cipher_rate, int(connection.streams))
+        """Return how much later a message from peer to peer has arrived for its encryption."""
+        connection = self._connections[source].get(target)
+        return 0.0 if connection is None else self._routes.encryption_s(connection, size_bytes, sent_s)
 
     def _all_connections(self) -> Iterator[Connection]:
         return chain.from_iterable(row.values() for row in self._connections)

@@ -35,7 +35,7 @@ class Rebalancing:
 
     def take(self, peer: SimPeer) -> None:
         """Take a peer away at once, whatever it does; a merge under way waits for it no longer."""
-        self._engine.lose(peer)
+        self._engine.ending.lose(peer)
         if self._merging is not None:
             self._merging.lost(peer)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import inf
 
+from orionbed.encryption import added_s
 from sim.filling import Resource
 from sim.links import Direction, PeerLinks, Storage, Transport
 from sim.transfer import Connection
@@ -20,6 +21,7 @@ class Routes:
     def __init__(self, links: PeerLinks, transport: Transport, storage: Storage) -> None:
         self._links = links
         self._transport = transport
+        self._in_clear = replace(transport, cipher_rate=inf)
         self._storage = storage
         self._store = links.num_peers
         self._resources: dict[str, Resource] = {}
@@ -57,9 +59,7 @@ class Routes:
 
         Without `ciphered` the cores that encrypt are no limit.
         """
-        links, transport = self._links, self._transport
-        if not ciphered:
-            transport = replace(transport, cipher_rate=inf)
+        links, transport = self._links, self._transport if ciphered else self._in_clear
         if more_loss:
             transport = replace(transport, loss=transport.loss + more_loss - transport.loss * more_loss)
         if self._store in {source, target}:
@@ -70,6 +70,21 @@ class Routes:
         if links.per_connection is None:
             return ceiling
         return min(ceiling, float(links.per_connection[links.site[source], links.site[target]]))
+
+    def encryption_s(self, connection: Connection, size_bytes: float, sent_s: float) -> float:
+        """Return how much later a message has arrived for its encryption, as if it had had its links alone.
+
+        One that was sent before its connection stood has also waited for the round trip of the TLS handshake.
+        """
+        if not connection.route:
+            return 0.0
+        transport, rtt_s = self._transport, connection.rtt_s
+        opening_s = rtt_s if sent_s < connection.ready_s or not transport.keep_warm else 0.0
+        ceiling = self.ceiling(connection.source, connection.target, rtt_s, ciphered=False)
+        rate = min(ceiling, *(r.capacity for r in connection.route)) / transport.payload_share
+        if rate <= 0.0:
+            return opening_s  # the link has just come to a stop: what it carried before is not known here
+        return opening_s + added_s(size_bytes, rate, transport.cipher_rate, int(connection.streams))
 
     def _peer_route(self, source: int, target: int) -> tuple[Resource, ...]:
         links = self._links

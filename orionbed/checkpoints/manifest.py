@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -20,6 +20,8 @@ MOST_BYTES: Final = 64 * 2**20
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ /:-]{0,199}$")]
 Length = Annotated[int, Field(ge=0, lt=2**63)]
+Message = Callable[[str, str], bytes]
+"""From the name and the public key of who signs, in hexadecimal, to what is signed."""
 
 
 def _hex(num_bytes: int) -> Any:
@@ -176,12 +178,12 @@ def reason(error: Exception) -> str:
     return str(error)
 
 
-def _signature(key: Key, message: Any) -> Signature:
+def _signature(key: Key, message: Message) -> Signature:
     public = key.public.hex()
     return Signature(by=key.name, key=public, value=key.sign(message(key.name, public)).hex())
 
 
-def _fits(signature: Signature, message: Any) -> bool:
+def _fits(signature: Signature, message: Message) -> bool:
     public, value = bytes.fromhex(signature.key), bytes.fromhex(signature.value)
     return signature_fits(public, value, message(signature.by, signature.key))
 

@@ -86,7 +86,7 @@ def entry_bytes(folder: Path, shard: Shard, name: str) -> bytearray:
 
 
 def file_problems(file: BinaryIO, shard: Shard) -> list[str]:
-    """Do the same for a file that is open, at its beginning."""
+    """Return what is wrong with the file of a shard that is open, at its beginning."""
     found = os.fstat(file.fileno()).st_size
     if found != shard.bytes:
         how = "it was cut off" if found < shard.bytes else "something was added"

@@ -93,8 +93,9 @@ def main() -> None:
     with interruptible():
         try:
             app()
-        except Interrupted:
-            typer.echo("interrupted; a run that is not finished leaves nothing behind", err=True)
+        except Interrupted as error:
+            kept = str(error) or "a run that is not finished leaves nothing behind"
+            typer.echo(f"interrupted; {kept}", err=True)
             sys.exit(EXIT_VOID)
         except Exception as error:
             found = explained(error)

@@ -20,7 +20,8 @@ P = ParamSpec("P")
 class Interrupted(BaseException):
     """The user or the system wants the program to end.
 
-    No KeyboardInterrupt, which typer would turn into an exit code of its own.
+    Its message says what stays; without one nothing does. No KeyboardInterrupt, which typer would turn into an exit
+    code of its own.
     """
 
 

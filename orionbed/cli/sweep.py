@@ -62,10 +62,10 @@ def _run(the_sweep: "Loaded", store: "Store", jobs: int, console: "Console") -> 
         with console.count("runs", the_sweep.num_runs) as progress:
             run_missing(the_sweep, store.done, store.keep, jobs=jobs or num_cores(), progress=progress)
     except Interrupted:
-        if store.done:
-            where = f"{len(store.done)} runs are kept in {store.folder}"
-            typer.echo(f"{where}; the same command goes on from there", err=True)
         store.give_up()
+        if store.done:
+            kept = f"{len(store.done)} runs are kept in {store.folder}"
+            raise Interrupted(f"{kept}; the same command goes on from there") from None
         raise
 
 

@@ -1,6 +1,7 @@
 """`orionbed train`: simulate a scenario, train a model as the simulated peers would, write its folder."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ def train(
 
     A training that was broken off goes on with the same command where it last kept its state.
     """
+    from orionbed.cli.ending import Interrupted
     from orionbed.cli.progress import Console
     from orionbed.cli.run import _given_text
     from orionbed.processes import num_cores
@@ -46,95 +48,127 @@ def train(
     if seeds > 1 and out is not None:
         raise InputError("--out is for one seed; several go into folders of --runs")
     console = Console(quiet=as_json or seeds > 1)
-    tasks = [(the_scenario, given, each, out, runs, force) for each in range(first, first + seeds)]
-    if seeds == 1:
-        targets = [_train(*tasks[0], console=console)]
-    else:
-        with Console(quiet=as_json).count("seeds", seeds) as progress:
-            targets = _several(tasks, jobs or num_cores(), progress)
-    _finish(targets, as_json=as_json)
-
-
-def _several(tasks: list[tuple[Any, ...]], jobs: int, progress: "Callable[[int], None]") -> list[Path]:
-    """Train with several seeds, each in a process if there may be more than one; return the runs' folders."""
-    from orionbed.processes import in_processes
-
-    if jobs > 1:
-        return in_processes(_train, tasks, jobs, progress)
-    targets = []
-    for count, task in enumerate(tasks, start=1):
-        targets.append(_train(*task))
-        progress(count)
-    return targets
-
-
-def _train(  # noqa: PLR0917
-    scenario: "Scenario",
-    given: bytes | None,
-    seed: int,
-    out: Path | None,
-    runs: Path,
-    force: bool,  # noqa: FBT001
-    console: "Console | None" = None,
-) -> Path:
-    """Train with one seed unless that is done; return the run's folder."""
-    from orionbed.checkpoints import newest
-    from orionbed.cli.ending import Interrupted
-    from orionbed.cli.progress import Console
-    from orionbed.learning.api import BACKEND
-    from orionbed.runs import checkpoints_of, is_done, run_id, unfinished, with_seed
-
-    console = console or Console(quiet=True)
-    scenario = with_seed(scenario, seed)
-    identity = run_id(scenario, BACKEND, 0)
-    target = out if out is not None else runs / str(identity)
-    if not force and is_done(target, identity, scenario):
-        console.line(f"run {identity} is already done; --force trains again")
-        return target
-    kept = checkpoints_of(target)
-    if force:
-        shutil.rmtree(kept, ignore_errors=True)
+    tasks = [_task(the_scenario, given, each, out, runs, force=force) for each in range(first, first + seeds)]
     try:
-        with unfinished(target, force=force) as folder:
-            _write(_Job(scenario, given, identity, kept), folder, console)
+        if seeds == 1:
+            _train(tasks[0], console)
+        else:
+            with Console(quiet=as_json).count("seeds", seeds) as progress:
+                _several(tasks, jobs or num_cores(), progress)
     except Interrupted:
-        if newest(kept) is not None:
-            typer.echo(f"its state is kept in {kept}; the same command goes on from there", err=True)
-        raise
-    shutil.rmtree(kept, ignore_errors=True)
-    return target
+        raise Interrupted(_what_stays(tasks)) from None
+    _finish([task.target for task in tasks], as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """What is trained; `given` is the scenario file as it was, `kept` the folder for checkpoints."""
+class _Task:
+    """What is trained; `given` is the scenario file as it was, `target` the run's folder, `kept` that of its states."""
 
     scenario: "Scenario"
     given: bytes | None
     identity: "RunId"
+    target: Path
     kept: Path
+    force: bool
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its folder holds it already."""
+        from orionbed.runs import is_done
+
+        return is_done(self.target, self.identity, self.scenario)
 
 
-def _write(job: _Job, folder: Path, console: "Console") -> None:
+def _task(scenario: "Scenario", given: bytes | None, seed: int, out: Path | None, runs: Path, *, force: bool) -> _Task:
+    from orionbed.learning.api import BACKEND
+    from orionbed.runs import checkpoints_of, run_id, with_seed
+
+    scenario = with_seed(scenario, seed)
+    identity = run_id(scenario, BACKEND, 0)
+    target = out if out is not None else runs / str(identity)
+    return _Task(scenario, given, identity, target, checkpoints_of(target), force)
+
+
+def _several(tasks: list[_Task], jobs: int, progress: "Callable[[int], None]") -> None:
+    """Train with several seeds, each in a process if there may be more than one."""
+    from orionbed.cli.progress import Console
+    from orionbed.processes import in_processes
+
+    if jobs > 1:
+        in_processes(_train_in_a_pool, [(task,) for task in tasks], jobs, progress)
+        return
+    for count, task in enumerate(tasks, start=1):
+        _train(task, Console(quiet=True))
+        progress(count)
+
+
+def _train_in_a_pool(task: _Task) -> None:
+    """Train in a process of a pool, which is ended by a signal and must not leave a half-written folder then."""
+    from orionbed.cli.ending import EXIT_VOID, Interrupted, interruptible
+    from orionbed.cli.progress import Console
+
+    try:
+        with interruptible():
+            _train(task, Console(quiet=True))
+    except Interrupted:
+        os._exit(EXIT_VOID)  # an exception would go to the pool, and this process on to its next task
+
+
+def _train(task: _Task, console: "Console") -> None:
+    """Train with one seed unless that is done."""
+    from orionbed.cli.ending import Interrupted
+    from orionbed.runs import unfinished
+
+    if not task.force and task.is_done:
+        console.line(f"run {task.identity} is already done; --force trains again")
+        return
+    if task.force:
+        shutil.rmtree(task.kept, ignore_errors=True)
+    try:
+        with unfinished(task.target, force=task.force) as folder:
+            _write(task, folder, console)
+    except Interrupted:
+        if task.is_done:  # only --force replaces it, and that begins anew
+            shutil.rmtree(task.kept, ignore_errors=True)
+        raise
+    shutil.rmtree(task.kept, ignore_errors=True)
+
+
+def _what_stays(tasks: list[_Task]) -> str:
+    """Return what there is of trainings that were interrupted, and how they go on; empty if nothing is."""
+    from orionbed.checkpoints import newest
+
+    kept = [task.kept for task in tasks if newest(task.kept) is not None]
+    again = "without --force the same command" if tasks[0].force else "the same command"
+    if len(tasks) == 1:
+        return f"its state is kept in {kept[0]}; {again} goes on from there" if kept else ""
+    num_done = sum(task.is_done for task in tasks)
+    if not kept and not num_done:
+        return ""
+    done = f"{num_done} of {len(tasks)} seeds are done"
+    return f"{done}, and the states of {len(kept)} are kept; {again} goes on from there"
+
+
+def _write(task: _Task, folder: Path, console: "Console") -> None:
     from orionbed import backends
     from orionbed.cli.run import _write_report
     from orionbed.learning.api import train as learn
     from orionbed.learning.files import write_training
     from orionbed.runs import command_line, manifest, write_json
 
-    identity = job.identity
+    identity = task.identity
     console.line(f"run {identity}")
     simulate = backends.load("sim").run
     with console.training() as progress:
         learned = learn(
-            job.scenario,
+            task.scenario,
             seed=identity.seed,
             simulate=simulate,
-            folder=job.kept,
+            folder=task.kept,
             progress=progress,
             say=console.line,
         )
-    write_training(learned, job.scenario, job.given, folder)
+    write_training(learned, task.scenario, task.given, folder)
     summary = learned.summary
     made = manifest(
         identity, command=command_line(), started_at=summary["started_at"], wall_s=summary["wall_s"], samples=0

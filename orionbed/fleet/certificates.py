@@ -21,14 +21,14 @@ _USAGES: Final = (
 
 
 class Authority:
-    """Issues certificates to the hosts of one run. BackendError: the package `cryptography` is not installed."""
+    """Issues certificates for one run's hosts and peers. BackendError: the package `cryptography` is not installed."""
 
     def __init__(self) -> None:
         try:
             from cryptography.hazmat.primitives.asymmetric import ec
         except ImportError:
             raise BackendError(
-                "peers on other hosts need the package cryptography: pip install 'orionbed[tls]'"
+                "encrypted connections among peers need the package cryptography: pip install 'orionbed[tls]'"
             ) from None
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._certificate = self._signed(self._key.public_key(), _AUTHORITY)

@@ -2,7 +2,7 @@
 
 import json
 
-from orionbed.training.loop import Header
+from orionbed.training.surroundings import Header
 
 
 def packed(header: Header) -> bytes:

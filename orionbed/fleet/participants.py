@@ -11,12 +11,13 @@ from orionbed import tracing
 from orionbed.fleet.supervising import Disk
 from orionbed.training.compute import Compute
 from orionbed.training.fixed_loop import FixedLoop
-from orionbed.training.loop import Header, PeerLoop, Setup, Transport
+from orionbed.training.loop import PeerLoop
 from orionbed.training.merge import PeerMerge
 from orionbed.training.parameters import hash_of
 from orionbed.training.queue_loop import QueueLoop
 from orionbed.training.reporting import Reporter
 from orionbed.training.store import StoreLoop
+from orionbed.training.surroundings import Header, Setup, Transport
 from orionbed.training.timeline import Timeline
 
 SNAPSHOTS_FROM = 1_000_000

@@ -1,13 +1,13 @@
 """Training a scenario: the simulator writes the script of the run, and a player plays it on a real model."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orionbed.keys import Keyring
 from orionbed.learning.block import training_block
 from orionbed.learning.curve import HeldOut, Point
 from orionbed.learning.learning import Learning, Playing
@@ -19,6 +19,7 @@ from orionbed.runs import git_state
 from orionbed.scenario import Scenario
 from orionbed.script import Line
 from orionbed.summary import summarise
+from orionbed.training.threads import with_threads
 
 BACKEND = "train"
 __all__ = ["BACKEND", "HeldOut", "Learned", "Playing", "Point", "train"]
@@ -55,17 +56,22 @@ def train(
 
     Raises:
         BackendError: the scenario has what cannot be trained; the message lists it.
+        TextError: its text is at fault.
+        KeysError: what `training.keys` names cannot be used.
+        CheckpointError: the state kept in `folder` is damaged, or not signed as it should be.
 
     """
     started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     planned = plan_training(scenario, seed)
+    material = material_of(scenario.training.data, planned.shape, seed)
+    keys = None if scenario.training.keys is None else Keyring.read(Path(scenario.training.keys))
     lines: list[Line] = []
     result = simulate(planned.plan, seed=seed, fetches=False, script=lines.append)
     if say is not None:
         say(f"simulated {result.ledger.applied:,} micro-batches; the script has {len(lines):,} lines")
-    with _one_thread():
-        learning = Learning(planned, lines, material_of(scenario.training.data, planned.shape, seed), seed)
-        keeper = _keeper(learning, folder, say or (lambda _: None))
+    with with_threads(1):
+        learning = Learning(planned, lines, material, seed)
+        keeper = _keeper(learning, folder, keys, say or (lambda _: None))
         began, before = time.perf_counter(), len(learning.curve.points)
         learning.go(progress, None if keeper is None else keeper.pause)
         training_s = time.perf_counter() - began
@@ -75,12 +81,12 @@ def train(
     return Learned(result, summary, learning.curve.points, learning.held_out, block["samples"])
 
 
-def _keeper(learning: Learning, folder: Path | None, say: Callable[[str], None]) -> Keeper | None:
+def _keeper(learning: Learning, folder: Path | None, keys: Keyring | None, say: Callable[[str], None]) -> Keeper | None:
     """Return what keeps the training's state, if it is to be kept, and go on from where it was."""
     every = learning.training.checkpoint_every
     if folder is None or every is None:
         return None
-    keeper = Keeper(learning, folder, every)
+    keeper = Keeper(learning, folder, every, keys)
     if not keeper.can:
         say("no state is kept: passes are always under way, and only with recompute full can they be kept")
         return None
@@ -88,16 +94,3 @@ def _keeper(learning: Learning, folder: Path | None, say: Callable[[str], None])
     if count:
         say(f"goes on after {count:,} micro-batches, where its state was kept last")
     return keeper
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, so that sums come out the same everywhere and jobs do not fight for cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -38,8 +38,7 @@ class Curve:
     def add(self, microbatch: int, at_s: float, loss: float) -> None:
         """Add a micro-batch."""
         number = len(self.points) + 1
-        recent = [point.loss for point in self.points[number - self._width :]] if number > 1 else []
-        recent = recent[-(self._width - 1) :] if self._width > 1 else []
+        recent = [point.loss for point in self.points[max(0, number - self._width) :]]
         self.points.append(Point(microbatch, at_s, number * self._tokens_each, loss, fmean([*recent, loss])))
 
     def extend(self, found: Iterable[tuple[int, float, float]]) -> None:

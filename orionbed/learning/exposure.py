@@ -1,20 +1,21 @@
 """What each stage of a scenario could read out of what it is sent: a small training, then a probe per boundary."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from statistics import fmean
 from typing import Any, Final
 
 from orionbed.aligned import aligned
+from orionbed.backends import BackendError
 from orionbed.learning.planning import plan_training
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
 from orionbed.training.data import Batches
-from orionbed.training.probe import captured, probe
+from orionbed.training.probe import by_chunk, captured, probe
 from orionbed.training.shape import ModelShape
 from orionbed.training.text import held_out_batches, make_batches, vocab_of
+from orionbed.training.threads import with_threads
 from orionbed.training.worker import StageWorker
 
 Row = dict[str, Any]
@@ -47,16 +48,18 @@ def exposure(
     `chance`; `values` and `bytes` per token, and how many `times` fewer bytes; `loss` on the held-out text, in nats.
 
     Raises:
-        BackendError: torch is missing, or the scenario's own model cannot be trained.
+        BackendError: torch is missing, the scenario's own model cannot be trained, or it has one stage only.
         TextError: the text is at fault.
 
     """
     planned = plan_training(scenario, seed)
     plan, training = planned.plan, scenario.training
+    if plan.num_stages < 2:
+        raise BackendError("pipeline.stages: nothing crosses in a pipeline of one stage; use two or more")
     shape = replace(planned.shape, vocab=vocab_of(training.data, planned.shape.vocab))
     batches = _both(make_batches(training.data, shape, seed), held_out_batches(training.data, shape, seed))
     attack = _Attack(scenario, plan, shape, batches, range(microbatches, _MANY), tuple(offsets), hidden, seed)
-    with _one_thread():
+    with with_threads(1):
         workers = [
             StageWorker(shape, plan.chunks_of(stage), seed=seed, optimizer=training.optimizer, batches=batches)
             for stage in range(plan.num_stages)
@@ -66,9 +69,9 @@ def exposure(
             every = int(plan.microbatches_per_step)
             for done in range(1, microbatches + 1):
                 _learn(workers, done - 1)
-                if done % every == 0:
+                if done % every == 0 or done == microbatches:  # the last step may have fewer
                     for worker in workers:
-                        worker.step(every)
+                        worker.step(worker.num_accumulated)
                 if progress is not None:
                     progress(done)
             rows += attack.rows("trained", workers)
@@ -82,28 +85,30 @@ def _both(batches: Batches, held_out: Batches) -> Batches:
 
 def _learn(workers: Sequence[StageWorker], number: int) -> None:
     """Do one micro-batch, forward and backward through all chunks."""
-    holder = {chunk: worker for worker in workers for chunk in worker.chunks}
+    holder = by_chunk(workers)
+    _forward(holder, number)
     crossing = None
-    for chunk in range(len(holder)):
-        crossing = holder[chunk].forward(chunk, number, crossing)
     for chunk in reversed(range(len(holder))):
         crossing = holder[chunk].backward(chunk, number, crossing)
-    holder[len(holder) - 1].take_loss(number)
 
 
 def _loss(workers: Sequence[StageWorker], numbers: Iterable[int]) -> float:
     """Return the mean loss per token of some micro-batches, in nats."""
-    holder = {chunk: worker for worker in workers for chunk in worker.chunks}
-    last = len(holder) - 1
+    holder = by_chunk(workers)
     losses = []
     for number in numbers:
-        crossing = None
-        for chunk in range(len(holder)):
-            crossing = holder[chunk].forward(chunk, number, crossing)
-        losses.append(holder[last].take_loss(number))
+        losses.append(_forward(holder, number))
         for worker in workers:
             worker.forget(number)
     return fmean(losses)
+
+
+def _forward(holder: Mapping[int, StageWorker], number: int) -> float:
+    """Do the forward of one micro-batch through all chunks; return its loss."""
+    crossing = None
+    for chunk in range(len(holder)):
+        crossing = holder[chunk].forward(chunk, number, crossing)
+    return holder[len(holder) - 1].take_loss(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +169,3 @@ def _cells(row: Row) -> tuple[str, ...]:
         row["model"], f"stage {row['stage']}", token, row["boundary"], str(row["values"]), f"{row['times']:.3g}x",
         f"{row['accuracy']:.1%}", f"{row['majority']:.1%}", f"{row['chance']:.1%}", f"{row['loss']:.2f}",
     )  # fmt: skip
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, so that sums come out the same everywhere."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

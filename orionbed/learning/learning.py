@@ -55,8 +55,9 @@ class Learning:
                     progress(self.playing)
             if pause is not None:
                 pause(self)
-        if not self.held_out or self.held_out[-1].microbatches != len(self.curve.points):
-            self.evaluate()
+        if self.held_out and self.held_out[-1].microbatches == len(self.curve.points):
+            self.held_out.pop()  # it came before the last step and the last merge
+        self.evaluate()
 
     @property
     def playing(self) -> Playing:

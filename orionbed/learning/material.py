@@ -28,11 +28,12 @@ def material_of(data: Data, shape: ModelShape, seed: int) -> Material:
     """Return what `training.data` names.
 
     Raises:
-        TextError: it cannot be read.
+        TextError: it cannot be read, or has nothing to evaluate on.
 
     """
     require_text(data, shape, seed)
     batches, held_out = make_batches(data, shape, seed), held_out_batches(data, shape, seed)
+    held_out(0)  # else it would complain when all is learned
     if isinstance(data, SyntheticData):
         return Material(batches, held_out, _as_numbers, is_bytes=False)
     return Material(batches, held_out, make_tokenizer(data.tokenizer).decode, is_bytes=data.tokenizer == "bytes")

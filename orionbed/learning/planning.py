@@ -13,6 +13,7 @@ from orionbed.shortening import shortened
 from orionbed.training.shape import ModelShape
 
 _DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
+"""fp16 is not among them: without a loss scale, which no peer has, its gradients would vanish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +52,31 @@ def plan_training(scenario: Scenario, seed: int) -> Planned:
 
 
 def own_shape(plan: Plan) -> ModelShape:
-    """Return the shape of the scenario's own model: the stand-in's, at its true size."""
+    """Return the shape of the scenario's own model: the stand-in's, at its true size.
+
+    Raises:
+        BackendError: it has what is not trained.
+
+    """
     scenario = plan.scenario
     model = scenario.model
     if model.block != "llama" or model.tied_embeddings:
         raise BackendError("training.model own: only llama blocks without tied embeddings are trained; use stand-in")
-    return replace(
-        emulation.model_shape(plan),
-        layers_per_chunk=plan.split,
-        hidden=model.hidden,
-        ffn=model.ffn,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        vocab=model.vocab,
-        sequence=scenario.batch.sequence,
-        sequences=scenario.batch.sequences,
-        boundary=scenario.pipeline.boundary,
-        dtype=_DTYPES.get(model.dtype, "float32"),
-    )
+    if model.dtype not in _DTYPES:
+        raise BackendError(f"training.model own: {model.dtype} is not trained in; use model.dtype bf16, or stand-in")
+    try:
+        return replace(
+            emulation.model_shape(plan),
+            layers_per_chunk=plan.split,
+            hidden=model.hidden,
+            ffn=model.ffn,
+            heads=model.heads,
+            kv_heads=model.kv_heads,
+            vocab=model.vocab,
+            sequence=scenario.batch.sequence,
+            sequences=scenario.batch.sequences,
+            boundary=scenario.pipeline.boundary,
+            dtype=_DTYPES[model.dtype],
+        )
+    except ValueError as error:
+        raise BackendError(f"training.model own: {error}; change the model, or use stand-in") from None

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from orionbed import checkpoints
+from orionbed.checkpoints import CheckpointError
 from orionbed.checkpoints.about import about_run
-from orionbed.checkpoints.folders import path_of, remove
+from orionbed.checkpoints.folders import MANIFEST, path_of, remove
+from orionbed.checkpoints.manifest import load
 from orionbed.keys import Keyring, Trusted
 from orionbed.learning.curve import HeldOut, Point
 from orionbed.learning.learning import Learning
@@ -22,11 +24,10 @@ class Keeper:
     that never is.
     """
 
-    def __init__(self, learning: Learning, folder: Path, every: int) -> None:
+    def __init__(self, learning: Learning, folder: Path, every: int, keys: Keyring | None = None) -> None:
         self._learning, self._folder, self._every = learning, folder, every
         self._about = _about(learning)
-        path = learning.training.keys
-        self._keys = None if path is None else Keyring.read(Path(path))
+        self._keys = keys
         self._kept_at = 0
         player = learning.player
         self.can = any(can_keep(player, number) for number in range(1, len(learning.lines)))
@@ -34,19 +35,16 @@ class Keeper:
     def go_on(self) -> int:
         """Let the training go on from the last checkpoint of this very run; return its micro-batches, 0 for none.
 
+        Those of other runs are removed.
+
         Raises:
             CheckpointError: the checkpoint is damaged, or not signed with the keys that are here.
 
         """
-        found = checkpoints.newest(self._folder)
-        if found is None:
+        own = self._own()
+        if not own:
             return 0
-        kept = checkpoints.read(found, None if self._keys is None else Trusted.of(self._keys.keys.values()))
-        about = {key: value for key, value in kept.about.items() if key != "position"}
-        if about != self._about:
-            for position in checkpoints.positions(self._folder):
-                remove(path_of(self._folder, position))
-            return 0
+        kept = checkpoints.read(own[-1], None if self._keys is None else Trusted.of(self._keys.keys.values()))
         learning = self._learning
         restore(learning.player, kept)
         learning.curve.points = [
@@ -60,6 +58,21 @@ class Keeper:
         learning.next_line = kept.position
         self._kept_at = len(learning.curve.points)
         return self._kept_at
+
+    def _own(self) -> list[Path]:
+        """Return the checkpoints of this run in the order of their positions, and remove all others."""
+        own = []
+        for position in checkpoints.positions(self._folder):
+            path = path_of(self._folder, position)
+            try:
+                about = load(path / MANIFEST).about
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: the checkpoint is refused: {error}") from None
+            if about == self._about | {"position": position}:
+                own.append(path)
+            else:
+                remove(path)
+        return own
 
     def pause(self, learning: Learning) -> None:
         """Keep the state if that is due."""

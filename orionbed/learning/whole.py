@@ -36,8 +36,8 @@ class WholeModel:
     def take_means(self) -> None:
         """Take the mean weights of every stage."""
         for stage in range(self._player.plan.num_stages):
-            rows = np.stack([_values(weights) for weights, _ in self._present(stage)])
-            self._load(stage, weighted_mean(rows, [work for _, work in self._present(stage)]))
+            weights, works = zip(*self._present(stage), strict=True)
+            self._load(stage, weighted_mean(np.stack([_values(each) for each in weights]), works))
 
     def take_first(self) -> None:
         """Take the weights of one peer of each stage, the first that is there."""

@@ -31,6 +31,12 @@ def an_address(text: str) -> str:
     return text
 
 
+def _even(width: int) -> int:
+    if width % 2:
+        raise unsuitable(f"{width} is odd, and rotary positions turn pairs of values; write an even number")
+    return width
+
+
 AutoOrNumber = Annotated[
     Annotated[Literal["auto"], Tag("=name")] | Annotated[Positive, Tag("=number")], Discriminator(_auto_tag)
 ]
@@ -47,7 +53,9 @@ class Emulator(Block):
     layers: Count | None = Field(
         default=None, description="Layers of the scaled-down model (default null: one for each piece of the model)."
     )
-    width: Annotated[int, Field(ge=8)] = Field(default=256, description="Its width (default 256).")
+    width: Annotated[int, Field(ge=8), AfterValidator(_even)] = Field(
+        default=256, description="Its width, an even number (default 256)."
+    )
     tokens: Annotated[int, Field(ge=2)] = Field(
         default=64, description="Tokens of a sequence of its micro-batches (default 64)."
     )
@@ -124,6 +132,9 @@ class Emulator(Block):
             problems.append((("remote_slots",), "needs `listen`, where other hosts join, like 0.0.0.0:7777"))
         if self.remote_slots and self.clock != "paced":
             problems.append((("remote_slots",), "needs clock paced: the other clocks are for one machine"))
+        if self.listen is None:
+            useless = [key for key in ("key", "trusted") if getattr(self, key) is not None]
+            problems += [((key,), "is for hosts that join; give `listen`, like 0.0.0.0:7777") for key in useless]
         if self.encrypt and self.clock != "paced":
             problems.append((("encrypt",), "needs clock paced: with the other clocks no time passes for it"))
         if problems:

@@ -1,10 +1,10 @@
 """Section `training`: what is learned from what, and how; the simulator, which computes nothing, leaves it alone."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from orionbed.scenario.fields import Block, Count, NotNegative, Positive
+from orionbed.scenario.fields import Block, Count, NotNegative, Positive, conflicts
 
 NAMED_TEXTS: Final = ("sample", "bytes")
 """What stands where a path may: the text that comes with orionbed, and the tokenizer that needs no file."""
@@ -137,3 +137,9 @@ class Training(Block):
         "alone among them, and to refuse others' (default null: they are not signed).",
     )
     rolling: Count = Field(default=50, description="Micro-batches of the loss curve's rolling mean (default 50).")
+
+    @model_validator(mode="after")
+    def _signs_something(self) -> Self:
+        if self.keys is not None and self.checkpoint_every is None:
+            raise conflicts([(("keys",), "is for signing checkpoints; give `checkpoint_every`, when they are written")])
+        return self

@@ -46,7 +46,8 @@ def known(scenario: Scenario, *, trains: bool) -> list[str]:
     from orionbed.sweeps.running import summary_of, trained
 
     if trains:
-        short = {"training.microbatches": REHEARSAL_MICROBATCHES, "training.samples": 0, "run.trace": "summary"}
+        short = {"training.microbatches": REHEARSAL_MICROBATCHES, "training.samples": 0}
+        short |= {"training.evaluation_microbatches": 1}
         return sorted(numbers(trained(apply(scenario, short)).summary))
     second = {"run.tokens": None, "run.duration": REHEARSAL_S, "run.trace": "summary"}
     return sorted(numbers(summary_of(apply(scenario, second), baseline=False)))

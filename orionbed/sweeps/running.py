@@ -10,7 +10,7 @@ from orionbed.runs import RunError, digest_of, with_seed
 from orionbed.scenario import Scenario, ScenarioError
 from orionbed.scenario.drawing import draw_each
 from orionbed.streams import Streams
-from orionbed.sweeps.curves import binned
+from orionbed.sweeps.curves import Point, binned
 from orionbed.sweeps.loading import Loaded
 from orionbed.sweeps.measures import numbers
 
@@ -28,8 +28,8 @@ class Record:
     seed: int
     aborted: str
     numbers: dict[str, float | None]
-    curve: list[tuple[float, float]] = field(default_factory=list)
-    """Of a training: tokens learned from, and the mean loss since the point before, in nats per token."""
+    curve: list[Point] = field(default_factory=list)
+    """Of a training."""
 
 
 class Mode(NamedTuple):
@@ -90,7 +90,13 @@ def one_run(scenario: Scenario, run: str, seed: int, mode: Mode) -> Record:
 
 
 def trained(scenario: Scenario) -> "Learned":
-    """Train a scenario on real tensors. BackendError: it has what cannot be trained."""
+    """Train a scenario on real tensors.
+
+    Raises:
+        BackendError: it has what cannot be trained.
+        TextError: its text is at fault.
+
+    """
     from orionbed.learning.api import train
 
     return train(scenario, seed=scenario.run.seed, simulate=backends.load(BACKEND).run)

@@ -150,7 +150,7 @@ def _record(line: bytes) -> Record | None:
     """A line as a record; None for one that was torn when its writer was killed."""
     try:
         found = json.loads(line)
-        curve = [(tokens, loss) for tokens, loss in found["curve"]]
+        curve = [(tokens, loss) for tokens, loss in found.get("curve", ())]  # older ones have none
         return Record(found["run"], found["seed"], found["aborted"], found["numbers"], curve)
     except (ValueError, TypeError, KeyError):
         return None

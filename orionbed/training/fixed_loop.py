@@ -6,10 +6,11 @@ from orionbed.policies import fixed_policy
 from orionbed.schedule.actions import Action
 from orionbed.schedule.policy import Waiting
 from orionbed.training.compute import Compute
-from orionbed.training.loop import Header, PeerLoop, Setup, Transport
+from orionbed.training.loop import PeerLoop
 from orionbed.training.parameters import hash_of
 from orionbed.training.reporting import Reporter
 from orionbed.training.ring import Ring
+from orionbed.training.surroundings import Header, Setup, Transport
 
 KEPT_VERSIONS = 2
 """States of committed steps that a peer keeps: neighbours are never more than one step apart."""

@@ -88,23 +88,21 @@ class _Reading:
             if entry.peer >= 0:
                 by_peer[entry.peer].append(entry)
         for peer, own in sorted(by_peer.items()):
-            # What was told late of a life that is over comes before the next life.
-            self._acts[peer] = list(self._read(sorted(own, key=lambda entry: entry.life)))
+            own.sort(key=lambda entry: entry.life)  # what was told late of a life that is over comes before the next
+            self._acts[peer] = list(self._read(own))
         self._link_adopted(by_peer)
         self._link_members()
 
     # ---------------------------------------------------------------- one peer's entries
 
     def _read(self, entries: list[Entry]) -> Iterator[_Act]:
-        step: tuple[int, int] | None = None
         has_weights = 0
         numbers: set[int] = set()
         for entry, following in zip(entries, [*entries[1:], None], strict=True):
             if entry.event == "applied":
-                step = entry.life, entry.step
                 numbers.add(entry.microbatch)
-                same = following is not None and following.event == "applied"
-                if not (same and following is not None and (following.life, following.step) == step):
+                step = "applied", entry.life, entry.step
+                if following is None or (following.event, following.life, following.step) != step:
                     yield _Act(Line(entry.at_s, "STEP", entry.peer, number=len(numbers)))
                     numbers = set()
                 continue

@@ -49,10 +49,10 @@ class _Linking:
         self._gradients: dict[tuple[int, int], dict[int, int]] = {}
         # peer -> chunks and micro-batches whose forward, or first half, waits for what follows
         self._begun, self._halves = _Kept(), _Kept()
-        self._line_before: dict[int, int] = {}
+        self._line_before: dict[int, tuple[int, Line]] = {}
         for number, line in enumerate(lines):
             self._take(number, line)
-            self._line_before[line.peer] = number
+            self._line_before[line.peer] = number, line
             self.links.num_begun.append(self._begun.count)
             self.links.num_halves.append(self._halves.count)
 
@@ -65,7 +65,7 @@ class _Linking:
         elif does == "W":
             self._end(self._halves, number, line)
         elif does == "UNUSED":
-            self.links.taken_out.add(self._line_before[line.peer])
+            self._take_out(number, line)
         elif does == "FORGET":
             for kept in (self._begun, self._halves):
                 kept.forget(line.peer, line.microbatch)
@@ -97,6 +97,12 @@ class _Linking:
         if line.does == "I":
             self._halves.add(line.peer, key)
         self._gradients.setdefault((line.peer, line.microbatch), {})[line.chunk] = number
+
+    def _take_out(self, number: int, line: Line) -> None:
+        before, what = self._line_before.get(line.peer, (NOTHING, line))
+        if what.does not in {"B", "W"} or what.microbatch != line.microbatch:
+            raise ScriptError(f"line {number} takes out what peer {line.peer} has not just accumulated: {line}")
+        self.links.taken_out.add(before)
 
     def _need(
         self, number: int, line: Line, made: dict[tuple[int, int], dict[int, int]], chunks: Sequence[int]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from orionbed import tracing
 from orionbed.merging.butterfly import MergeBytes, butterfly_bytes, pairs_of, slice_bounds
-from orionbed.training.loop import Header
 from orionbed.training.outer import mean_slice, merged_slice
 from orionbed.training.shape import BYTES_PER_VALUE
+from orionbed.training.surroundings import Header
 
 if TYPE_CHECKING:
     from orionbed.scenario.merging import Merge

@@ -60,7 +60,8 @@ class Player:
     learned from.
 
     Raises:
-        ScriptError: at once, for lines that need what no line before them makes.
+        ScriptError: at once, for lines that need what no line before them makes; from `play`, for an UNDO that goes
+            behind the peer's first state.
 
     """
 
@@ -73,7 +74,6 @@ class Player:
         seed: int,
         optimizer: InnerOptimizer,
         batches: Batches,
-        device: str = "cpu",
     ) -> None:
         self.plan, self.shape, self.lines = plan, shape, lines
         self.links: Links = link(lines, shape.num_chunks)
@@ -83,7 +83,6 @@ class Player:
             seed=seed,
             optimizer=optimizer,
             batches=batches,
-            device=device,
         )
         self.seats = [Seat(peer.stage, self._make(peer.stage)) for peer in plan.peers]
         self.merges = StageMerges(shape)

@@ -51,7 +51,7 @@ def captured(
     """
     import torch
 
-    holder = {chunk: worker for worker in workers for chunk in worker.chunks}
+    holder = by_chunk(workers)
     shape = workers[0].shape
     packing = packing_of(shape)
     values: dict[int, list[Tensor]] = {chunk: [] for chunk in range(shape.num_chunks - 1)}
@@ -67,6 +67,11 @@ def captured(
             parts.append(_moved(plain, offset, of_tokens=False).float().cpu())
     tokens = torch.cat(wanted)
     return {chunk: Seen(torch.cat(parts), tokens) for chunk, parts in values.items()}
+
+
+def by_chunk(workers: Iterable[StageWorker]) -> dict[int, StageWorker]:
+    """Return who holds each chunk."""
+    return {chunk: worker for worker in workers for chunk in worker.chunks}
 
 
 def _moved(tensor: "Tensor", offset: int, *, of_tokens: bool) -> "Tensor":
@@ -88,9 +93,8 @@ def probe(known: Seen, secret: Seen, vocab: int, seed: int, *, hidden: int | Non
     guess = _fitted((known.values - mean) / deviation, known.tokens, vocab, seed, hidden)
     guesses = guess((secret.values - mean) / deviation).argmax(dim=-1)
     most = torch.bincount(known.tokens, minlength=vocab).argmax()
-    return Guessed(
-        (guesses == secret.tokens).float().mean().item(), (secret.tokens == most).float().mean().item()
-    )  # fmt: skip
+    accuracy, majority = (found.float().mean().item() for found in (guesses == secret.tokens, secret.tokens == most))
+    return Guessed(accuracy, majority)
 
 
 def _fitted(values: "Tensor", tokens: "Tensor", vocab: int, seed: int, hidden: int | None) -> "nn.Module":

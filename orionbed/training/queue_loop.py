@@ -6,8 +6,9 @@ from orionbed.schedule.routers import StageView
 from orionbed.streams import Block
 from orionbed.training.compute import Body, Compute
 from orionbed.training.cursor import Cursor
-from orionbed.training.loop import Header, PeerLoop, Setup, Transport
+from orionbed.training.loop import PeerLoop
 from orionbed.training.reporting import Reporter
+from orionbed.training.surroundings import Header, Setup, Transport
 from orionbed.training.timeline import Event
 
 KEPT_GRADIENTS = 64

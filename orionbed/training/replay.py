@@ -1,15 +1,16 @@
 """A queue-driven run done again in one process, from its journal: its peers must end with the weights that they had."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 from orionbed.journal import Entry, in_order
 from orionbed.plan import Plan
 from orionbed.training.data import Batches
 from orionbed.training.from_journal import UndecidedError, script_of
+from orionbed.training.serial import worst_difference
 from orionbed.training.shape import ModelShape
 from orionbed.training.text import make_batches
+from orionbed.training.threads import with_threads
 
 
 def difference_and_problem(
@@ -50,23 +51,17 @@ def replayed_difference(  # noqa: PLR0917
         JournalError: the journal cannot be replayed.
 
     """
-    from orionbed.training.compute import from_bytes
     from orionbed.training.player import Player
 
     entries = in_order(entries)
     lines = script_of(plan, entries)
     optimizer = plan.scenario.training.optimizer
-    with _one_thread():
+    with with_threads(1):
         player = Player(plan, shape, lines, seed=seed, optimizer=optimizer, batches=batches)
         for number in range(len(lines)):
             player.play(number)
-    worst = None
-    for peer in sorted(weights.keys() - _without_weights(entries)):
-        expected = player.seats[peer].worker.weights()
-        found = from_bytes(weights[peer], shape, "cpu")
-        difference = float((found - expected).abs().max() / expected.abs().max())
-        worst = difference if worst is None or not difference <= worst else worst  # nan is the worst
-    return worst
+    compared = weights.keys() - _without_weights(entries)
+    return worst_difference([(weights[peer], [player.seats[peer].worker.weights()]) for peer in compared])
 
 
 def _without_weights(entries: Iterable[Entry]) -> set[int]:
@@ -78,15 +73,3 @@ def _without_weights(entries: Iterable[Entry]) -> set[int]:
         elif entry.event in {"adopted", "taken"}:
             found.discard(entry.peer)
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orionbed import tracing
-from orionbed.training.loop import Header
+from orionbed.training.surroundings import Header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -99,3 +99,21 @@ def train_serially(
     for microbatches in steps:
         model.step(microbatches)
     return model.weights()
+
+
+def worst_difference(pairs: "Sequence[tuple[bytes, Sequence[Tensor]]]") -> float | None:
+    """Return the largest difference of a weight, relative to the largest of its row; None without rows.
+
+    Each pair is a row of weights as bytes, and what is expected, in that number format and perhaps in pieces. If a
+    weight is not a number, that is the worst: nan is returned.
+    """
+    if not pairs:
+        return None
+    import torch
+
+    found = []
+    for body, pieces in pairs:
+        expected = torch.cat(list(pieces))
+        difference = torch.frombuffer(bytearray(body), dtype=expected.dtype) - expected
+        found.append(difference.abs().max() / expected.abs().max())
+    return float(torch.stack(found).max())

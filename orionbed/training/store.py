@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orionbed.training.composed import Composed
-from orionbed.training.loop import Header, Transport
+from orionbed.training.surroundings import Header, Transport
 from orionbed.training.timeline import Timeline
 
 Key = tuple[Any, ...]
@@ -79,7 +79,8 @@ class StoreLoop:
     def _get(self, header: Header) -> None:
         if header["merge"] < self._merge:
             return  # that merge is over, and the peer takes part in the present one
-        pieces, bodies, made = [], [], list[int]()
+        pieces, bodies = [], []
+        made: list[int] = []
         for number, (key, low, high) in enumerate(header["want"]):
             for begin, end, body, work in self._found(tuple(key), low, high):
                 pieces.append([number, begin, end, work])

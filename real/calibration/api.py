@@ -16,10 +16,11 @@ from orionbed.runs import command_line
 from orionbed.scenario import GpuProfile, Scenario, apply, gpu_profile
 from orionbed.scenario.measurements import OptimizerStep, PassTimes, Piece
 from orionbed.training.shape import BYTES_PER_VALUE, ModelShape, parameters_of
+from orionbed.training.threads import with_threads
 from real.calibration import check, copies
 from real.calibration import profile_file as profile
 from real.calibration.caches import emptying
-from real.calibration.devices import FoundDevice, clocks_of, find_device, with_threads
+from real.calibration.devices import FoundDevice, clocks_of, find_device
 from real.calibration.fitting import MOST_OF_MEMORY, TENSORS_OF_STATE, Room, free_bytes
 from real.calibration.matmuls import measure_rates
 from real.calibration.measure import (

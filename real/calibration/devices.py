@@ -139,16 +139,3 @@ def matches(profile: GpuProfile) -> bool:
         return profile.device == "cuda" and profile.measurement.device == here.title
     typed = typed_profile(here)
     return typed is not None and typed.name == profile.name
-
-
-@contextmanager
-def with_threads(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads in this block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -118,7 +118,7 @@ def measured_peak(dtype: str, *, threads: int = 1, repetitions: int = 10) -> flo
     """Return the best FLOP/s of large square multiplies on this CPU, in a number format of torch's like float32."""
     import torch
 
-    from real.calibration.devices import with_threads
+    from orionbed.training.threads import with_threads
 
     best = 0.0
     with with_threads(threads):

@@ -8,7 +8,7 @@ from typing import Any
 from orionbed.faults import resolve
 from orionbed.fleet.participants import Emit, Participant, PeerParticipant, StoreParticipant
 from orionbed.training.compute import Body, Compute
-from orionbed.training.loop import Setup, Transport
+from orionbed.training.surroundings import Setup, Transport
 from real.devices import Device
 from real.job import Job
 from real.queued.staging import make_staging

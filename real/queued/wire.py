@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from orionbed.fleet.clock import PacedClock
 from orionbed.fleet.headers import packed, unpacked
 from orionbed.training.compute import Body
-from orionbed.training.loop import Header
+from orionbed.training.surroundings import Header
 
 if TYPE_CHECKING:
     from orionbed.transport.endpoint import Endpoint

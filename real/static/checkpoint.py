@@ -1,5 +1,6 @@
 """Checkpoints of a run with a static schedule: each process keeps its own part, and all go on from a common version."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from orionbed.backends import BackendError
 from orionbed.checkpoints import CheckpointError
 from orionbed.checkpoints.about import about_run
-from orionbed.checkpoints.contents import BYTES, Content
+from orionbed.checkpoints.contents import BYTES, SLICE_BYTES, Content
 from orionbed.checkpoints.folders import opened
 from orionbed.checkpoints.parts import Parts
 from orionbed.checkpoints.shards import file_problems
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 KEPT: Final = 2
 """Versions that a process keeps: processes of one pipeline are never more than one step apart."""
-SLICE_BYTES: Final = 16 * 2**20
 STATE: Final = "state"
 
 
@@ -78,20 +78,25 @@ class Checkpoints:
         """Go on from the state after `version` steps; gradients become zero.
 
         Raises:
-            BackendError: it is not there, damaged, signed by another, or of another model, piece or optimizer; nothing
-                has changed then.
+            BackendError: it is not there, damaged, signed by another, or of another seed, model, piece or optimizer;
+                nothing has changed then. Or somebody wrote to it while it was read; then weights are of no use.
 
         """
         path = self.path(version)
         try:
             manifest = self._parts.manifest(version)
+            found, mine = (about.get("seed") for about in (manifest.about, self._parts.about))
+            if found != mine:
+                raise CheckpointError(f"it is of a run with seed {found!r:.20}, and this one has {mine}")
             with opened(path) as file:
                 if problems := file_problems(file, manifest.shards[0]):
                     raise CheckpointError("; ".join(problems))
                 file.seek(0)
-                _check(file, version, flat)
+                whole = hashlib.sha256(_header(file, version, flat))
                 for part in _slices(flat):
-                    _fill(file, part)
+                    whole.update(_fill(file, part))
+            if whole.hexdigest() != manifest.shards[0].sha256:
+                raise CheckpointError("it has changed since it was checked")
         except OSError as error:
             raise BackendError(f"{path}: the checkpoint cannot be read: {error}") from None
         except ValueError as error:
@@ -136,18 +141,25 @@ def _contents(flat: FlatParameters) -> Iterator[Any]:
         yield part.view(torch.uint8).cpu().numpy().data
 
 
-def _check(file: BinaryIO, version: int, flat: FlatParameters) -> None:
-    """Raise ValueError unless a file, which then stands behind its header, holds a state that fits."""
-    _, num_steps = flat.check_header(file.read(HEADER.size))
+def _header(file: BinaryIO, version: int, flat: FlatParameters) -> bytes:
+    """Return the header of a file, which then stands behind it. ValueError: the state that it holds does not fit."""
+    header = file.read(HEADER.size)
+    _, num_steps = flat.check_header(header)
     if num_steps != version:
         raise ValueError(f"it holds the state after {num_steps} steps, and its name says {version}")
     found = file.seek(0, 2) - file.seek(HEADER.size)
     if found != flat.body_bytes:
         raise ValueError(f"it has {found} bytes of values and should have {flat.body_bytes}")
+    file.seek(HEADER.size)
+    return header
 
 
-def _fill(file: BinaryIO, part: "Tensor") -> None:
+def _fill(file: BinaryIO, part: "Tensor") -> bytearray:
+    """Let values be those that come next in a file; return their bytes."""
     import torch
 
     values = bytearray(file.read(part.numel() * part.element_size()))  # torch wants memory it may write to
+    if len(values) != part.numel() * part.element_size():
+        raise ValueError("it was cut off while it was read")
     part.copy_(torch.frombuffer(values, dtype=part.dtype))
+    return values

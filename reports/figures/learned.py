@@ -72,6 +72,8 @@ def _pairs(run: Run, key: str) -> Floats:
 def _reading(run: Run) -> str:
     first, last = run.number("train.loss.first"), run.number("train.loss.last")
     text = f"The loss goes from {number(first, 2)} in the first tenth to {number(last, 2)} in the last"
+    if last is None:
+        text = "The training has diverged: its last losses are no numbers"
     held_out = run.number("train.held_out.loss")
     if held_out is not None:
         text += f"; on held-out text it is {number(held_out, 2)} in the end"

@@ -22,9 +22,9 @@ _FIRST: Final = 0.1
 def draw(result: Mapping[str, Any]) -> Plot | None:
     """Draw mean losses against tokens, a line per case and a band from the least to the greatest seed.
 
-    None where the sweep trained nothing. Two axes, or more cases than can be told apart, make several panels.
+    None where nothing was learned. Two axes, or more cases than can be told apart, make several panels.
     """
-    if not result.get("curves"):
+    if not any(curve for curves in result.get("curves", ()) for curve in curves):
         return None
     panels = _panels(result)
     height_in = 2.9 * ceil(len(panels) / _COLUMNS) if len(panels) > 1 else 3.6
@@ -38,7 +38,8 @@ def draw(result: Mapping[str, Any]) -> Plot | None:
             axes.set_title(title, loc="left", fontsize=9)
             axes.set_xlabel("million tokens learned from")
             axes.set_ylabel("loss, nats a token")
-            axes.legend(loc="upper right")
+            if axes.lines:
+                axes.legend(loc="upper right")
             quiet(axes, grid="y")
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
@@ -73,8 +74,11 @@ def _line(axes: Axes, name: str, curves: Sequence[Any], index: int) -> None:
     import numpy as np
 
     length = min(len(curve) for curve in curves)
+    if not length:
+        return  # a run that was aborted before it had learned anything
     tokens = np.array([point[0] for point in curves[0][:length]]) / 1e6
-    losses = np.array([[point[1] for point in curve[:length]] for curve in curves])
+    # None, of a training that has diverged, becomes NaN, which is not drawn.
+    losses = np.array([[point[1] for point in curve[:length]] for curve in curves], dtype=np.float64)
     shown = tokens >= _FIRST * tokens[-1]
     colour = INK if index == 0 else SERIES[(index - 1) % len(SERIES)]
     least, greatest = losses.min(axis=0), losses.max(axis=0)

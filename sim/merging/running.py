@@ -77,7 +77,7 @@ class Merging:
         """End the training phase for everybody, with or without what is in flight."""
         engine = self._engine
         if self._block.flush:
-            engine.end_training()
+            engine.ending.end_training()
             return
         self._hold = Hold(engine, [peer for peer in engine.peers if peer.status == "training"])
         yield from self._hold.settle()

@@ -56,11 +56,11 @@ class Recovery:
         """Take `peer` out of training."""
         self.counts["losses"] += 1
         if not self.engine.is_queue_driven:
-            self.engine.stop_peer(peer, self.reason)
+            self.engine.ending.stop(peer, self.reason)
             peer.status = "down"
             self.halt_replica(peer)
             return
-        action, cut_off = self.engine.halt(peer, self.reason)
+        action, cut_off = self.engine.ending.halt(peer, self.reason)
         peer.status = "down"
         self.lost(peer, action, cut_off)
 
@@ -86,7 +86,7 @@ class Recovery:
         members = [p for p in engine.peers if p.replica == lost.replica]
         for peer in members:
             if peer.status == "training":
-                engine.stop_peer(peer, self.reason)
+                engine.ending.stop(peer, self.reason)
         numbering = lost.numbering
         assert numbering is not None
         for number in list(numbering):
@@ -205,7 +205,7 @@ class Recovery:
         """Drop every micro-batch under way, and empty the queues of those in training."""
         engine = self.engine
         for peer in training:
-            engine.stop_peer(peer, reason)
+            engine.ending.stop(peer, reason)
         for number in list(engine.ledger.open):
             record = engine.ledger.drop(number, reason)
             if record is not None:

@@ -40,7 +40,7 @@ class Iteration(Recovery):
             peer.policy.restart()
             peer.status = "down"
         else:
-            engine.stop_peer(peer, self.reason)
+            engine.ending.stop(peer, self.reason)
             peer.status = "down"
             for replica in range(engine.plan.num_replicas):
                 self.halt_replica(next(p for p in engine.peers if p.replica == replica))

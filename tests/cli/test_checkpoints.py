@@ -70,13 +70,15 @@ def test_a_good_checkpoint(orionbed, kept: Path) -> None:
 
 def test_a_bad_one_names_every_problem(orionbed, kept: Path) -> None:
     (kept / "position-000000001" / "s00r0.shard").write_bytes(b"abd8")
+    (kept / "position-000000001" / "x\x1b[2J").touch()
     (kept / "position-000000002" / "manifest.json").unlink()
     ended = orionbed("verify-checkpoint", "kept")
     assert ended.code == 1
     lines = [line for line in ended.out.splitlines() if line.startswith("--")]
+    assert lines.pop(2) == "--  x?[2J: it is not in the manifest", "nor does the name of a file"
     assert [line.partition(":")[0] for line in lines[:2]] == ["--  s00r0.shard"] * 2
     assert lines[2] == "--  kept/position-000000002: no checkpoint there: it has no manifest.json"
-    assert ended.out.splitlines()[-1] == "refused: 3 problems"
+    assert ended.out.splitlines()[-1] == "refused: 4 problems"
     assert json.loads(orionbed("verify-checkpoint", "kept", "--json").out)["good"] is False
 
 

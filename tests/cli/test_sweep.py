@@ -133,7 +133,8 @@ def test_an_interrupted_sweep_goes_on_where_it_was(orionbed, terminal, file, mon
     ended = orionbed("sweep", "mine.yaml", "--jobs", 1)
     assert ended.code == 3
     folder = folder_of(terminal)
-    assert ended.err.startswith(f"2 runs are kept in runs/{folder.name}; the same command goes on from there\n")
+    kept = f"2 runs are kept in runs/{folder.name}; the same command goes on from there"
+    assert ended.err == f"interrupted; {kept}\n"
     assert [path.name for path in folder.iterdir()] == ["runs.jsonl"]
     with (folder / "runs.jsonl").open("a") as kept:
         kept.write('{"run": "to')  # killed in the middle of a line

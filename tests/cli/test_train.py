@@ -1,6 +1,7 @@
 """`orionbed train`: the folder it writes, seeds in a row, an end before the end."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,37 @@ def test_what_was_interrupted_goes_on(orionbed: Any, terminal: Any, monkeypatch:
 
     monkeypatch.setattr(Learning, "_learned", interrupted)
     ended = orionbed("train", terminal.scenario, *TINY)
-    assert ended.code == 3
-    assert "the same command goes on from there" in ended.err
     (kept,) = terminal.runs.iterdir()
     assert kept.name.endswith(".checkpoints")
+    message = f"interrupted; its state is kept in {kept}; the same command goes on from there\n"
+    assert (ended.code, ended.err) == (3, message)
     monkeypatch.setattr(Learning, "_learned", learned)
     ended = orionbed("train", terminal.scenario, *TINY)
     assert "goes on after 8 micro-batches" in ended.out
     assert [path.name.startswith("tiny-train-") for path in Path(terminal.runs).iterdir()] == [True]
+
+
+def test_seeds_of_a_pool_are_interrupted_without_a_trace(
+    orionbed: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orionbed.cli.ending import Interrupted
+
+    train = sys.modules["orionbed.cli.train"]
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    def ended(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(train, "_write", interrupted)
+    monkeypatch.setattr(train.os, "_exit", ended)
+    monkeypatch.setattr("orionbed.processes.in_processes", lambda function, tasks, *_: [function(*t) for t in tasks])
+    assert orionbed("train", terminal.scenario, *TINY, "--seeds", 2, "--jobs", 2).code == 3
+    assert not terminal.runs.exists()
+    monkeypatch.setattr(train, "_train_in_a_pool", interrupted)
+    told = orionbed("train", terminal.scenario, *TINY, "--seeds", 2, "--jobs", 2)
+    assert (told.code, told.err) == (3, "interrupted; a run that is not finished leaves nothing behind\n")
 
 
 def test_kept_states_are_removed_with_everything(orionbed: Any, terminal: Any) -> None:

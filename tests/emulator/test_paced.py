@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from emulator.api import run
 from orionbed import waterfall
 from orionbed.crosscheck import crosscheck, with_clock
+from orionbed.fleet.tls import tls_order
 from orionbed.plan import make_plan
 from orionbed.results import RunResult
 from orionbed.scenario import Scenario, to_yaml
@@ -59,6 +61,21 @@ def test_a_static_schedule_is_as_fast_as_simulated(tiny: Tiny) -> None:
     (found,), tolerance = crosscheck(with_clock(tiny(), "paced"), [0])
     assert found.same_order
     assert abs(found.error) <= tolerance
+
+
+def test_peers_of_one_machine_speak_tls_if_they_are_told_to(tiny: Tiny) -> None:
+    pytest.importorskip("cryptography")
+    changes = {
+        "pipeline__stages": 2, "peers__sites": {"virginia": 1, "oregon": 1}, "run__tokens": 4 * 16384.0,
+        "emulator": {"clock": "paced", "encrypt": True, "time_dilation": 0.1},
+    }  # fmt: skip
+    with patch("emulator.supervisor.tls_order", wraps=tls_order) as ordered:
+        result = run(make_plan(tiny(**changes)))
+    ordered.assert_called_once()
+    assert not result.aborted
+    assert is_whole(result)
+    assert result.ledger.applied >= 4
+    assert result.backend_block["encrypted"]
 
 
 def test_peers_train_merge_and_train_again(tiny: Tiny) -> None:

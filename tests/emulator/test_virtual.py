@@ -76,6 +76,21 @@ def test_replicas_that_share_gradients_follow_the_plain_model(finished: tuple[Pl
     assert result.trace.problems() == []
 
 
+@pytest.mark.xdist_group("emulator")
+def test_text_boundaries_and_clipped_stages_follow_the_plain_model_too(tiny: Tiny) -> None:
+    optimizer = {"kind": "nadam", "warm_up": 2, "clip": 0.1}
+    scenario = tiny(
+        pipeline__stages=2, peers__sites={"virginia": 1, "oregon": 1},
+        pipeline__boundary={"kind": "resbm", "width": 1024}, emulator=EXACT,
+        training={"data": {"kind": "text"}, "optimizer": optimizer},
+    )  # fmt: skip
+    result = run(make_plan(scenario))
+    rules = {rule["rule"]: rule for rule in result.backend_block["audit"]["rules"]}
+    assert result.ledger.applied == 12
+    assert rules[7]["checked"]
+    assert [number for number, rule in rules.items() if rule["violations"]] == []
+
+
 def mutated(entries: list[Entry], how: str) -> list[Entry]:
     """Tamper with an honest journal in one of the ways that a faulty run could."""
     applied = [entry for entry in entries if entry.event == "applied" and entry.step == 2]

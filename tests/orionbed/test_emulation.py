@@ -7,7 +7,7 @@ import pytest
 from emulator.scaling import choose_scales
 from orionbed.emulation import Scales, as_emulated, boundary_problem, model_shape
 from orionbed.plan import make_plan
-from orionbed.scenario import Scenario, apply, load
+from orionbed.scenario import Scenario, ScenarioError, apply, load
 from orionbed.scenario.emulation import Emulator
 
 MEASURED = {"F": 0.002, "B": 0.006, "STEP": 0.001}
@@ -40,6 +40,15 @@ def test_every_key_changes_what_is_run(key: str) -> None:
 
 def test_every_key_is_looked_at() -> None:
     assert set(Emulator.model_fields) == CHANGES.keys() | IN_RUNS
+
+
+def test_every_even_width_can_be_emulated_and_an_odd_one_is_refused() -> None:
+    for width in (8, 34, 128, 200, 330, 1022):
+        shape = model_shape(make_plan(scenario_with(width=width)))
+        assert shape.head_width % 2 == 0
+        assert shape.heads * shape.head_width == width
+    with pytest.raises(ScenarioError, match=r"emulator\.width: 33 is odd"):
+        scenario_with(width=33)
 
 
 def test_the_boundary_keeps_its_ratio() -> None:

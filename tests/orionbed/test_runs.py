@@ -78,6 +78,17 @@ class TestId:
         profile.write_text(text.replace("312 TFLOP/s", "624 TFLOP/s"))
         assert run_id(named, "sim", 0) != before
 
+    def test_so_does_the_text_that_is_learned_from(self, scenario: Scenario, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("one")
+        (tmp_path / "a.parquet").write_bytes(b"one")
+        for kind, path in (("text", tmp_path), ("text", tmp_path / "a.txt"), ("parquet", tmp_path / "a.parquet")):
+            named = apply(scenario, {"training": {"data": {"kind": kind, "path": str(path)}}})
+            before = run_id(named, "train", 0)
+            assert run_id(named, "train", 0) == before
+            (tmp_path / "a.txt").write_text((tmp_path / "a.txt").read_text() + "!")
+            (tmp_path / "a.parquet").write_bytes(bytes(len(kind)))
+            assert run_id(named, "train", 0) != before
+
 
 class TestUnfinished:
     def test_the_folder_appears_when_all_is_well(self, tmp_path: Path) -> None:

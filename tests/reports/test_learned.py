@@ -86,6 +86,19 @@ def test_a_training_without_merges_or_losses_leaves_them_out(run_folder: Path, e
     assert "merges of stages" not in [line.label for line in section["lines"]]
 
 
+def test_a_training_that_has_diverged_says_so(run_folder: Path, editor: Editor) -> None:
+    def change(summary: dict[str, Any]) -> None:
+        summary["train"] = block()
+        summary["train"]["loss"]["last"] = summary["train"]["held_out"]["loss"] = None
+        for point in summary["train"]["loss"]["curve"][20:]:
+            point[1] = None
+
+    plot = figure.draw(load(editor(run_folder, change)))
+    assert plot is not None
+    assert plot.reading.startswith("The training has diverged: its last losses are no numbers.")
+    assert plot.png()
+
+
 def test_other_runs_say_nothing_of_it(run_folder: Path) -> None:
     assert learned.section(load(run_folder)) is None
     assert figure.draw(load(run_folder)) is None

@@ -50,7 +50,7 @@ class Story:
 
         def leave(_: object) -> None:
             if peer.status == "training":
-                self.engine.crash(peer)
+                self.engine.ending.crash(peer)
             else:
                 peer.charge_status(self.run.clock.now)
                 peer.status = "down"

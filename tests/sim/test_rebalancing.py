@@ -35,7 +35,7 @@ class Story:
         self.run.clock.call_at(time_s, lambda _: do())
 
     def leave(self, index: int) -> None:
-        self.engine.crash(self.engine.peers[index])
+        self.engine.ending.crash(self.engine.peers[index])
 
     def come_back(self, index: int) -> None:
         peer = self.engine.peers[index]

@@ -41,7 +41,7 @@ def told(quiet: Make, leave_s: float, duration_s: float, **changes: Any) -> RunR
     schedule = QUEUE | changes
     the_run = _Run(make_plan(quiet(**SLOW, pipeline__schedule=schedule, run={"duration": duration_s})), 0)
     engine = the_run.engine
-    the_run.clock.call_at(leave_s, lambda _: engine.crash(engine.peers[4]))
+    the_run.clock.call_at(leave_s, lambda _: engine.ending.crash(engine.peers[4]))
     the_run.go(None, None)
     return _result(the_run, 0.0)
 

@@ -118,7 +118,7 @@ def test_tries_are_apart_by_the_time_out_and_the_growing_pause(quiet: Make, monk
     the_run = _Run(make_plan(quiet(pipeline__schedule=schedule, run={"duration": 60.0})), 0)
     engine, missed_s = the_run.engine, []
     monkeypatch.setattr(engine.status, "missed", lambda _: missed_s.append(the_run.clock.now))
-    the_run.clock.call_at(5.0, lambda _: engine.crash(engine.peers[1]))
+    the_run.clock.call_at(5.0, lambda _: engine.ending.crash(engine.peers[1]))
     the_run.go(None, None)
     # Five tries: a time-out after each, and before all but the first a pause.
     assert np.diff(missed_s[-4:]) == pytest.approx([0.5 + 0.5, 0.5 + 1.0, 0.5 + 2.0])

@@ -221,7 +221,7 @@ def away(the_run: _Run, index: int, from_s: float, to_s: float) -> None:
         peer.status = "benched"
         the_run.rebalancing.come_back(peer)
 
-    the_run.clock.call_at(from_s, lambda _: engine.crash(peer))
+    the_run.clock.call_at(from_s, lambda _: engine.ending.crash(peer))
     the_run.clock.call_at(to_s, come_back)
 
 

@@ -111,7 +111,7 @@ def rate_at(settings: InnerOptimizer, number: int) -> float:
 
 
 def clip(gradients: "Tensor", largest: float) -> None:
-    """Make gradients whose norm is larger that much shorter, as torch.nn.utils.clip_grad_norm_ does."""
+    """Shorten gradients whose norm is larger to that norm, in place, as torch.nn.utils.clip_grad_norm_ does."""
     import torch
 
     # A norm of billions of bfloat16 values must not itself be one. Nothing waits for a GPU here.

@@ -28,7 +28,6 @@ __all__ = [
     "require_text",
     "sample_of",
     "samples_of",
-    "samples_per_epoch",
     "vocab_of",
 ]
 
@@ -54,11 +53,6 @@ def held_out_batches(data: Data, shape: ModelShape, seed: int) -> Batches:
 def sample_of(data: Data, shape: ModelShape, seed: int, number: int) -> str:
     """Return what a journal calls the sample of a micro-batch; synthetic ones are all different."""
     return str(number) if isinstance(data, SyntheticData) else samples_of(data, shape, seed).sample(number)
-
-
-def samples_per_epoch(data: Data, shape: ModelShape, seed: int) -> int | None:
-    """Return the micro-batches of an epoch; None for synthetic data and for a stream whose end is not reached."""
-    return None if isinstance(data, SyntheticData) else samples_of(data, shape, seed).per_epoch
 
 
 def require_text(data: Data, shape: ModelShape, seed: int) -> None:

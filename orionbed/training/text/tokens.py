@@ -37,11 +37,10 @@ class TokenRow:
             self._write(self._some())
         return self.num_tokens >= num_tokens
 
-    def read_all(self) -> int:
-        """Read to the end and return the number of tokens."""
+    def read_all(self) -> None:
+        """Read to the end."""
         while not self.ended:
             self._write(self._some())
-        return self.num_tokens
 
     def get(self, start: int, count: int) -> Tokens:
         """Return tokens that have been reached."""

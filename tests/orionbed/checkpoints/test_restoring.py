@@ -13,6 +13,7 @@ from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.cursor import Cursor
 from orionbed.training.optimizers.build import NAMES
 from orionbed.training.shape import ModelShape
+from orionbed.training.threads import with_threads
 from orionbed.training.worker import StageWorker
 
 torch = pytest.importorskip("torch")
@@ -23,10 +24,8 @@ PER_STEP, TOTAL, BROKEN_OFF = 2, 6, 3
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with with_threads(1):
+        yield
 
 
 class Training:

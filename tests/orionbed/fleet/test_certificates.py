@@ -63,6 +63,7 @@ def test_addresses() -> None:
         (["emulator.listen=nowhere"], "is no HOST:PORT"),
         (["emulator={remote_slots: 2, listen: 'a:1', clock: virtual}"], "needs clock paced"),
         (["emulator={encrypt: true, clock: virtual}"], "needs clock paced"),
+        (["emulator.trusted=known"], r"emulator\.trusted: is for hosts that join; give `listen`"),
     ],
 )
 def test_scenarios_that_cannot_be_joined(sets: list[str], message: str) -> None:

@@ -12,6 +12,7 @@ from orionbed.learning.planning import plan_training
 from orionbed.scenario import apply, load
 from orionbed.script import Line
 from orionbed.training.serial import TOLERANCES, train_serially
+from orionbed.training.threads import with_threads
 
 COMMON: dict[str, Any] = {
     "pipeline.stages": 2,
@@ -36,11 +37,9 @@ QUIET = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "zb-v", "dualpipe-v")
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    pytest.importorskip("torch")
+    with with_threads(1):
+        yield
 
 
 def steps_of(lines: Sequence[Line], peers: set[int]) -> Iterator[list[int]]:

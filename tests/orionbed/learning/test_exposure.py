@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from orionbed.backends import BackendError
 from orionbed.learning import exposure as exposing
 from orionbed.learning.exposure import Row, exposure, lines
 from orionbed.scenario import Scenario, apply, load
@@ -50,6 +51,17 @@ def test_the_same_seed_gives_the_same_rows() -> None:
     first, again = (exposure(scenario(**two), 3, microbatches=1, offsets=(0, 1)) for _ in range(2))
     assert first == again
     assert [row["offset"] for row in first] == [0, 1, 0, 1]
+
+
+def test_even_a_training_shorter_than_a_step_takes_one() -> None:
+    long = {"pipeline__schedule": {"kind": "1f1b", "microbatches": 8}, "pipeline__stages": 2}
+    rows = exposure(scenario(**long, peers__sites={"virginia": 2}), 0, microbatches=3)
+    assert rows[1]["loss"] < rows[0]["loss"]
+
+
+def test_a_pipeline_of_one_stage_has_no_boundary_to_probe() -> None:
+    with pytest.raises(BackendError, match=r"pipeline\.stages: nothing crosses"):
+        exposure(scenario(pipeline__stages=1, peers__sites={"virginia": 1}), 0)
 
 
 def test_the_table_has_a_line_per_row() -> None:

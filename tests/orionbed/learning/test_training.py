@@ -1,18 +1,22 @@
 """Trainings of a few dozen micro-batches: simulated, played, evaluated, broken off and gone on with."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from orionbed import backends
-from orionbed.checkpoints import CheckpointError, newest, verify
-from orionbed.keys import Key, Trusted
+from orionbed.checkpoints import CheckpointError, newest, positions, verify, write
+from orionbed.keys import Key, KeysError, Trusted
 from orionbed.learning.api import Learned, Playing, train
 from orionbed.learning.curve import Curve
+from orionbed.learning.planning import plan_training
 from orionbed.scenario import Scenario, apply, load
+from orionbed.training.text import TextError
 
 SIMULATE = backends.load("sim").run
 Make = Callable[..., Scenario]
@@ -86,7 +90,34 @@ def test_a_training_learns_and_says_what_of(tiny: Make) -> None:
     assert told(train(tiny(), seed=1, simulate=SIMULATE)) != told(learned)
 
 
+def test_a_text_that_nothing_can_be_evaluated_on_is_refused_before_anything_is_done(tiny: Make) -> None:
+    def simulate(*_: object, **__: object) -> None:
+        raise AssertionError("it should not come to that")
+
+    text = {"kind": "text", "held_out": 0.0}
+    with pytest.raises(TextError, match=r"training\.data\.held_out: is 0"):
+        train(tiny(training__data=text), seed=0, simulate=simulate)
+
+
+def test_an_own_model_that_cannot_be_trained_is_refused(tiny: Make) -> None:
+    own: dict[str, Any] = {"training__model": "own"}
+    with pytest.raises(backends.BackendError, match=r"training\.model own: fp16 is not trained in"):
+        plan_training(tiny(**own, model__dtype="fp16"), 0)
+    odd = {"model__hidden": 189, "model__heads": 9, "model__kv_heads": 9}
+    with pytest.raises(backends.BackendError, match=r"training\.model own: hidden 189 must be an even multiple"):
+        plan_training(tiny(**own, **odd), 0)
+
+
 FIXED = {"pipeline__schedule": {"kind": "1f1b", "microbatches": 4, "recompute": "none"}, "pipeline__replicas": 1}
+
+
+def test_the_last_evaluation_is_of_the_last_weights(tiny: Make) -> None:
+    short = {"training__microbatches": None, "run__tokens": None, "run__duration": 20.0}
+    often, once = (
+        train(tiny(**short, training__evaluate_every=every), seed=0, simulate=SIMULATE) for every in (1, None)
+    )
+    assert [point.microbatches for point in often.held_out] == list(range(1, len(often.curve) + 1))
+    assert often.held_out[-1] == once.held_out[-1]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +152,18 @@ def test_another_run_does_not_go_on_from_there(tiny: Make, tmp_path: Path) -> No
     assert not any(line.startswith("goes on") for line in said)
 
 
+def test_what_another_run_has_kept_later_hides_nothing(tiny: Make, tmp_path: Path) -> None:
+    with pytest.raises(EnoughError):
+        train(tiny(), seed=0, simulate=SIMULATE, folder=tmp_path, progress=until(15))
+    write(tmp_path, {"run": {"x": b"theirs"}}, {"position": 10**6})
+    assert len(positions(tmp_path)) == 2
+    said: list[str] = []
+    with pytest.raises(EnoughError):
+        train(tiny(), seed=0, simulate=SIMULATE, folder=tmp_path, progress=until(16), say=said.append)
+    assert any(line.startswith("goes on after 10 ") for line in said), said
+    assert len(positions(tmp_path)) == 1
+
+
 def test_a_training_that_diverges_is_kept_and_told_too(tiny: Make, tmp_path: Path) -> None:
     scenario = tiny(training__optimizer={"kind": "sgd", "learning_rate": 1e12}, training__microbatches=30)
     with pytest.raises(EnoughError):
@@ -145,6 +188,15 @@ def test_the_rolling_mean_is_that_of_the_last_losses() -> None:
     assert curve.ends() == (1.0, 4.0)
 
 
+@pytest.mark.parametrize("width", [1, 2, 7, 20, 50])
+def test_the_rolling_mean_is_that_of_all_losses_while_there_are_few(width: int) -> None:
+    curve, losses = Curve(tokens_each=1, width=width), [float(number * number % 17) for number in range(30)]
+    curve.extend([(number, 0.0, loss) for number, loss in enumerate(losses)])
+    assert [point.rolling for point in curve.points] == [
+        fmean(losses[max(0, end - width) : end]) for end in range(1, len(losses) + 1)
+    ]
+
+
 def test_what_cannot_be_played_is_refused(tiny: Make) -> None:
     sync = {"algorithm": "ring", "compute": 0.1, "overlap": True}
     with pytest.raises(backends.BackendError, match=r"sync.overlap"):
@@ -163,5 +215,9 @@ def test_a_signed_one_goes_on_with_its_own_keys_alone(tiny: Make, tmp_path: Path
     last = newest(kept)
     assert last is not None
     assert verify(last, Trusted.read(mine)) == []
+    shutil.rmtree(mine)
+    theirs.rename(mine)
     with pytest.raises(CheckpointError, match=r"run\.shard: signed with a foreign key, of writer"):
-        train(tiny(training__keys=str(theirs)), seed=0, simulate=SIMULATE, folder=kept)
+        train(tiny(training__keys=str(mine)), seed=0, simulate=SIMULATE, folder=kept)
+    with pytest.raises(KeysError, match="nowhere"):  # before anything is simulated
+        train(tiny(training__keys=str(tmp_path / "nowhere")), seed=0, simulate=None, folder=kept)  # type: ignore[arg-type]

@@ -18,20 +18,20 @@ from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.schedule.actions import Action
 from orionbed.schedule.order import Order
 from orionbed.training.fixed_loop import FixedLoop
-from orionbed.training.loop import PeerLoop, Setup
+from orionbed.training.loop import PeerLoop
 from orionbed.training.queue_loop import QueueLoop
 from orionbed.training.reporting import Reporter
 from orionbed.training.shape import ModelShape
+from orionbed.training.surroundings import Setup
+from orionbed.training.threads import with_threads
 from orionbed.training.worker import StageWorker
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    pytest.importorskip("torch")
+    with with_threads(1):
+        yield
 
 
 @pytest.fixture

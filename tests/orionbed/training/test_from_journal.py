@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from math import isnan
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from orionbed.plan import Plan
 from orionbed.training.compute import Compute
 from orionbed.training.data import synthetic
 from orionbed.training.from_journal import JournalError, UndecidedError, script_of
-from orionbed.training.loop import Setup
 from orionbed.training.merge import PHASES
 from orionbed.training.replay import replayed_difference
 from orionbed.training.serial import train_serially
 from orionbed.training.shape import ModelShape
+from orionbed.training.surroundings import Setup
 
 SEED = 3
 DELAY_S = 0.1
@@ -166,6 +167,15 @@ def test_a_run_with_faults_and_a_merge_is_done_again_to_the_bit(finished: Finish
     assert {"crashed", "adopted", "merged", "taken", "dropped", "reset"} <= happened
     assert len({(e.peer, e.source) for e in entries if e.event == "forward" and e.chunk == 1}) == 4, "replicas mix"
     assert difference(finished, entries) == 0.0
+
+
+def test_weights_that_are_no_numbers_are_the_furthest_off(finished: Finished) -> None:
+    plan, shape, entries, weights = finished
+    torch = pytest.importorskip("torch")
+    first = torch.full((len(weights[0]) // 4,), float("nan")).numpy().tobytes()
+    found = replayed_difference(plan, shape, SEED, synthetic(shape, SEED), entries, {**weights, 0: first})
+    assert found is not None
+    assert isnan(found)
 
 
 def test_clocks_that_disagree_do_not_matter(finished: Finished) -> None:

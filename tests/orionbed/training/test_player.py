@@ -281,3 +281,9 @@ def test_a_tensor_is_kept_for_all_who_need_it_and_what_is_done_again_takes_the_p
         )
     with pytest.raises(ScriptError, match=r"line 0 ends what peer 0 has not begun"):
         Player(plan, small(3), [Line(0.0, "W", 0, 0, 0)], seed=3, optimizer=ADAM, batches=synthetic(small(3), 3))
+
+
+@pytest.mark.parametrize("before", [[], [line("B", 0, 0)], [line("B", 0, 1), line("STEP", 0)], [line("B", 1, 1)]])
+def test_only_what_was_just_accumulated_can_be_taken_out(small: Any, before: list[Line]) -> None:
+    with pytest.raises(ScriptError, match=r"takes out what peer 0 has not just accumulated"):
+        two(small, [*before, line("UNUSED", 0, 1)])

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,16 @@ from real.static.checkpoint import Checkpoints, key_of, newest_common
 pytest.importorskip("torch")
 
 Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(name="make")
@@ -114,6 +124,34 @@ def test_damage_is_found_and_changes_nothing(make: Make, tmp_path: Path) -> None
         with pytest.raises(BackendError, match=rf"part-00000-version-000000002\.state: .*{message}"):
             store.read(2, flat)
         assert flat.state() == before
+
+
+def test_what_is_written_to_while_it_is_read_is_refused(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, flat = Checkpoints(tmp_path, 0), make(2)
+    store.write(2, flat)
+    whole = store.path(2).read_bytes()
+
+    for content, message in (
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "changed since it was checked"),
+        (whole[:-9], "bytes of values and should have"),
+    ):
+
+        def checked(*_: Any, content: bytes = content) -> list[str]:
+            store.path(2).write_bytes(content)
+            return []
+
+        monkeypatch.setattr(checkpoint, "file_problems", checked)
+        with pytest.raises(BackendError, match=message):
+            store.read(2, make())
+
+
+def test_another_seed_is_refused(make: Make, tmp_path: Path) -> None:
+    Checkpoints(tmp_path, 0, about={"seed": 0}).write(1, make(1))
+    Checkpoints(tmp_path, 0, about={"seed": 0}).read(1, make())
+    with pytest.raises(BackendError, match="it is of a run with seed 0, and this one has 1; remove it"):
+        Checkpoints(tmp_path, 0, about={"seed": 1}).read(1, make())
 
 
 @pytest.mark.parametrize(

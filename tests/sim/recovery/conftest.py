@@ -51,7 +51,7 @@ class Story:
 
     def leave(self, peer: SimPeer) -> None:
         if peer.status == "training":
-            self.engine.crash(peer)
+            self.engine.ending.crash(peer)
         elif peer.status != "down":
             self.engine.network.cancel_peer(peer.index)
             peer.charge_status(self.run.clock.now)

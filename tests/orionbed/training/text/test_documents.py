@@ -77,6 +77,11 @@ def test_the_library_of_the_hub_streams_the_same_documents(tmp_path: Path, monke
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train-00000.parquet", [*TEXTS])
     assert list(islice(documents(hub(name=str(tmp_path / "data"))), 45)) == TEXTS
+    write(tmp_path / "data" / "crawl.parquet", TEXTS[:3])
+    (tmp_path / "data" / "README.md").write_text(
+        "---\nconfigs:\n- {config_name: default, data_files: train*}\n- {config_name: crawl, data_files: crawl*}\n---\n"
+    )
+    assert list(documents(hub(name=str(tmp_path / "data"), subset="crawl"))) == TEXTS[:3]
     with pytest.raises(TextError, match=r"data.column: .* has no column 'body'; there are text, id, dump, url"):
         next(documents(hub(name=str(tmp_path / "data"), column="body")))
     with pytest.raises(TextError, match=r"training.data.name: .* cannot be streamed: ValueError: Bad split: test"):

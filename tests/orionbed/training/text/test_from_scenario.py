@@ -18,7 +18,7 @@ from orionbed.training.text import (
     make_tokenizer,
     require_text,
     sample_of,
-    samples_per_epoch,
+    samples_of,
     vocab_of,
 )
 
@@ -53,6 +53,11 @@ def test_what_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
     scenario_with(tmp_path, "{kind: text}", "model: {vocab: 256}\n")
 
 
+def test_keys_without_checkpoints_are_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"training.keys: is for signing checkpoints; give `checkpoint_every`"):
+        load("minimal", ["training={keys: mine, checkpoint_every: null}"])
+
+
 def test_the_stand_in_has_the_vocabulary_of_the_tokenizer(tmp_path: Path) -> None:
     assert model_shape(make_plan(scenario_with(tmp_path, "{kind: text}"), 0)).vocab == 257
     assert model_shape(make_plan(load("minimal"), 0)).vocab == 256
@@ -80,10 +85,9 @@ def test_evaluation_is_on_something_else_than_training(data: Any) -> None:
 
 def test_samples_are_named_by_epoch() -> None:
     synthetic, text = SyntheticData(kind="synthetic"), FileData(kind="text")
-    per_epoch = samples_per_epoch(text, SHAPE, 0)
+    per_epoch = samples_of(text, SHAPE, 0).per_epoch
     assert per_epoch is not None
     assert sample_of(text, SHAPE, 0, per_epoch + 5) == "1/5"
     assert sample_of(synthetic, SHAPE, 0, 12) == "12"
-    assert samples_per_epoch(synthetic, SHAPE, 0) is None
     text_of_it = make_tokenizer("bytes").decode(make_batches(text, SHAPE, 0)(0)[0][0].tolist())
     assert len(text_of_it) == 8
