@@ -9,6 +9,7 @@ import numpy as np
 from orionbed.backends import BackendError
 from orionbed.emulation import NOISE_WIDTH, boundary_problem, is_shortened, model_shape
 from orionbed.encryption import cipher_rate
+from orionbed.fleet.losses import losses_of
 from orionbed.orchestration import simulated_alone
 from orionbed.pinned import TORCH
 from orionbed.plan import Plan
@@ -145,7 +146,6 @@ def emulation_block(plan: Plan, supervisor: "Supervisor", result: RunResult) -> 
             f"void: one in a hundred operations or messages was later than {worst_s * 1e3:.0f} ms, the limit is "
             f"{block.lateness_limit * 1e3:.0f} ms; raise emulator.time_dilation or leave the machine alone"
         )
-    losses = sorted(supervisor.record.losses)
     return {
         "clock": block.clock,
         "time_dilation": supervisor.scales.time_dilation,
@@ -166,11 +166,7 @@ def emulation_block(plan: Plan, supervisor: "Supervisor", result: RunResult) -> 
         "memory_bytes_per_peer": [
             (m.final or {}).get("memory_bytes", 0) for m in supervisor.members if m.role == "peer"
         ],
-        "loss": {
-            "first": _mean([loss for _, _, loss in losses[: max(1, len(losses) // 10)]]),
-            "last": _mean([loss for _, _, loss in losses[-max(1, len(losses) // 10) :]]),
-            "curve": [[at_s, loss] for at_s, _, loss in losses],
-        },
+        "loss": losses_of(supervisor.record.loss_curve()),
     }
 
 
@@ -179,7 +175,3 @@ def _quantiles(values: Any) -> dict[str, float]:
         return {"p50_s": 0.0, "p99_s": 0.0, "max_s": 0.0, "count": 0}
     p50, p99 = np.quantile(values, [0.5, 0.99])
     return {"p50_s": float(p50), "p99_s": float(p99), "max_s": float(values.max()), "count": len(values)}
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

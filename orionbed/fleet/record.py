@@ -114,6 +114,10 @@ class Record:
         """Whether a micro-batch has been applied that was created after a second of the run."""
         return self._last_created_applied_s >= at_s
 
+    def loss_curve(self) -> list[tuple[float, float]]:
+        """Return seconds of the run and losses, in the order of time."""
+        return [(at_s, loss) for at_s, _, loss in sorted(self.losses)]
+
     def next_ordinal(self, replica: int, num_replicas: int) -> int:
         """Return where a replica's first stage goes on with its numbers; see `orionbed.training.cursor`."""
         last = self._last_number.get(replica)

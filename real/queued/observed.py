@@ -7,14 +7,13 @@ import numpy as np
 
 from orionbed import tracing
 from orionbed.account import KIND_CODES
+from orionbed.fleet.losses import losses_of
 from orionbed.fleet.record import Record
 from real.devices import devices_of
 from real.prepared import Prepared
 from real.queued.supervisor import QueueSupervisor
 
 _KINDS = {code: kind for kind, code in KIND_CODES.items()}
-_SHARE_OF_CURVE = 10
-"""First and last loss are means over this part of all: the tenth."""
 
 
 def observed(prepared: Prepared, supervisor: QueueSupervisor) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def observed(prepared: Prepared, supervisor: QueueSupervisor) -> dict[str, Any]:
         "clocks": [clock for clock in clocks if clock["uncertainty_s"]],
         "clock_uncertain_s": max((clock["uncertainty_s"] for clock in clocks), default=0.0),
         "restarts": supervisor.restarts,
-        "loss": losses(supervisor.record),
+        "loss": losses_of(supervisor.record.loss_curve()),
     }
 
 
@@ -70,24 +69,9 @@ def operations(prepared: Prepared, record: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def losses(record: Record) -> dict[str, Any]:
-    """Return the mean loss at the beginning and at the end, and all of them by second of the run."""
-    curve = sorted(record.losses)
-    part = max(1, len(curve) // _SHARE_OF_CURVE)
-    return {
-        "first": _mean([loss for _, _, loss in curve[:part]]),
-        "last": _mean([loss for _, _, loss in curve[-part:]]),
-        "curve": [[at_s, loss] for at_s, _, loss in curve],
-    }
-
-
 def quantiles(values: list[float]) -> dict[str, float]:
     """Return median, 99th percentile and maximum of some seconds, and how many there were."""
     if not values:
         return {"p50_s": 0.0, "p99_s": 0.0, "max_s": 0.0, "count": 0}
     p50_s, p99_s = (float(value) for value in np.quantile(values, [0.5, 0.99]))
     return {"p50_s": p50_s, "p99_s": p99_s, "max_s": max(values), "count": len(values)}
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -5,9 +5,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil
+from math import ceil, isfinite
 from typing import Any, Final
 
+from orionbed.fleet.losses import losses_of
 from orionbed.fleet.progress import Progress
 from orionbed.fleet.supervising import AbortedRunError
 from orionbed.plan import Plan
@@ -69,7 +70,7 @@ def _result(prepared: Prepared, supervisor: StaticSupervisor, aborted: str, wall
     result.aborted = result.aborted or found.void
     result.backend_block = _block(prepared, supervisor, told) | {
         "audit": found.as_json(),
-        "reference_difference": difference,
+        "reference_difference": difference if difference is None or isfinite(difference) else None,
         "loss": _losses(reports),
     }
     # All processes of a kind have the same to say.
@@ -128,10 +129,8 @@ def _losses(reports: Reports) -> dict[str, Any]:
         for report in of_ranks.values():
             by_step[step] += [loss for _, loss in report.losses]
             ends_s[step] = max(ends_s.get(step, 0.0), report.operations[-1].end_s)
-    curve = [[ends_s[step], statistics.fmean(losses)] for step, losses in by_step.items() if losses]
-    tenth = max(1, len(curve) // 10)
-    means = [statistics.fmean(loss for _, loss in part) if part else None for part in (curve[:tenth], curve[-tenth:])]
-    return {"first": means[0], "last": means[1], "curve": curve}
+    curve = [(ends_s[step], statistics.fmean(losses)) for step, losses in by_step.items() if losses]
+    return losses_of(curve)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pytest
 
 from orionbed import tracing
 from orionbed.fleet.clock import PacedClock
+from orionbed.fleet.losses import losses_of
 from orionbed.fleet.members import Member
 from orionbed.fleet.record import Record
 from orionbed.results import Epoch
@@ -17,7 +18,7 @@ from orionbed.scenario.training import InnerOptimizer
 from orionbed.training.compute import Compute
 from orionbed.training.shape import ModelShape
 from real.hearing import LastActions
-from real.queued.observed import losses, quantiles
+from real.queued.observed import quantiles
 from real.queued.run import _levelled
 from real.queued.staging import make_staging
 from real.queued.warming import warm_up
@@ -145,8 +146,9 @@ def test_a_run_ends_when_the_last_one_has_and_the_others_waited_for_it() -> None
 
 def test_losses_and_latenesses_are_told_in_few_numbers() -> None:
     record = Record(1)
-    assert losses(record) == {"first": None, "last": None, "curve": []}
+    assert losses_of(record.loss_curve()) == {"first": None, "last": None, "curve": []}
     record.losses = [(float(second), second, 10.0 - second) for second in (2, 0, 1)]
-    assert losses(record) == {"first": 10.0, "last": 8.0, "curve": [[0.0, 10.0], [1.0, 9.0], [2.0, 8.0]]}
+    assert record.loss_curve() == [(0.0, 10.0), (1.0, 9.0), (2.0, 8.0)]
+    assert losses_of(record.loss_curve())["last"] == 8.0
     assert quantiles([]) == {"p50_s": 0.0, "p99_s": 0.0, "max_s": 0.0, "count": 0}
     assert quantiles([1.0, 2.0, 3.0])["p50_s"] == 2.0
