@@ -8,8 +8,8 @@ from orionbed.scenario.gpu import GpuProfile, gpu_profile
 from orionbed.scenario.schema import Scenario
 from orionbed.scenario.tree import prefixes
 
-# Settings of the tool and of the comparison, which claim nothing about the world.
-_NO_CLAIMS = {"name", "title", "published", "provenance", "uncertain", "report", "emulator", "real"}
+# Settings of the tool, of the comparison and of what is computed here, which claim nothing about the world.
+_NO_CLAIMS = {"name", "title", "published", "provenance", "uncertain", "report", "training", "emulator", "real"}
 _MEASUREMENTS = {"device", "measured", "measurement"}
 _DEFAULT = "default of the schema"
 _UNSOURCED = "given without a source"

@@ -40,8 +40,9 @@ def test_a_run_writes_its_folder_and_prints_where_the_report_is(orionbed, termin
     assert lines[-2].startswith("MFU ")
     assert lines[-1] == f"report  runs/{folder.name}/report.html"
     names = {path.name for path in folder.iterdir()}
-    # Drawn by the report; or only with a curve, or with samples, or from processes of their own.
-    assert names == set(RUN_FILES) - {"trace.json.gz", "curve.csv", "bands.csv", "journal.json"}
+    # Drawn by the report; or only with a curve, or with samples, or from processes of their own, or of a training.
+    of_training = {"loss.csv", "held_out.csv", "samples.txt"}
+    assert names == set(RUN_FILES) - {"trace.json.gz", "curve.csv", "bands.csv", "journal.json"} - of_training
     assert (folder / "scenario.yaml").read_text() == terminal.scenario.read_text()
     assert (folder / "log.txt").read_text().startswith(f"run {folder.name}\n")
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -134,7 +134,7 @@ def test_csv_has_names_instead_of_codes(tmp_path: Path) -> None:
         ([span(peer=-1)], "peer code has no name"),
         ([span(lane=5)], "lane code has no name"),
         ([span(kind=13)], "kind code has no name"),
-        ([span(cause=19)], "cause code has no name"),
+        ([span(cause=len(tracing.CAUSES))], "cause code has no name"),
         ([span(cause=-1)], "cause code has no name"),
         ([span(kind=tracing.KIND_IDLE)], "idle without a cause"),
         ([span(), span(1), span(start=0.5, end=2)], "1 spans overlap on a compute lane (first: rows 0 and 2, site-a/0"),

@@ -46,6 +46,7 @@ def block(clock: str = "paced") -> dict[str, Any]:
         "lateness": {"operations": late, "messages": late | {"count": 790}}
         if clock == "paced"
         else {"operations": none, "messages": none},
+        "encrypted": False,
         "lateness_limit_s": 0.05,
         "void": False,
         "measured_s": {"F": 0.0013, "B": 0.0031, "STEP": 0.0008},

@@ -26,7 +26,6 @@ from orionbed.schedule.actions import parse_action
 from orionbed.schedule.catalogue import ENTRIES, Wanted, chunks_of
 from orionbed.schedule.order import Order, make_order, one_each
 from orionbed.schedule.timing import equal_times
-from orionbed.training import data
 from orionbed.training.parameters import to_bytes
 from orionbed.training.shape import ModelShape
 from real.devices import Device
@@ -111,17 +110,14 @@ def run(case: dict[str, Any], rank: int) -> dict[str, Any]:
     training = training_of(case, rank)
     if training is None:
         return {}
-    drawn = data.batch
+    drawn = training._batches
     if "altered" in case:
-        data.batch = lambda shape, seed, number: drawn(shape, seed, number + 1000 * (number == case["altered"]))
+        training._batches = lambda number: drawn(number + 1000 * (number == case["altered"]))
     told: list[str] = []
     flops: list[int] = []
     buffers = Buffers(training) if case.get("buffers") else nullcontext()
-    try:
-        with counting(flops) if case.get("flops") else nullcontext(), buffers:
-            reports = list(steps_of(case, training, told))
-    finally:
-        data.batch = drawn
+    with counting(flops) if case.get("flops") else nullcontext(), buffers:
+        reports = list(steps_of(case, training, told))
     return {
         "operations": [[[o.kind, o.chunk, o.microbatch] for o in report.operations] for report in reports],
         "spans": [[[o.start_s, o.end_s] for o in report.operations] for report in reports],
