@@ -57,6 +57,7 @@ LABELS: Final[Mapping[str, str]] = {
     "train.staleness.mean": "optimizer steps between forward and backward",
     "train.staleness.largest": "most optimizer steps between forward and backward",
     "train.merges.mean_drift": "drift of replicas before a merge",
+    "train.steps.total": "optimizer steps of all peers",
     "schedule.name": "schedule",
     "schedule.num_microbatches": "micro-batches per step",
     "schedule.step_s_without_contention": "step without contention",
