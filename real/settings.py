@@ -9,11 +9,10 @@ from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
 from orionbed.shortening import shortened
-from orionbed.training.shape import ModelShape, problem_of
+from orionbed.training.shape import NUMBER_FORMATS, ModelShape, own_shape, problem_of
 
 DeviceKind = Literal["cpu", "cuda"]
 
-DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
 NOT_FOR_REAL: Final = {"link", "partition", "corrupt", "flap"}
 """Kinds of faults that need a network of our own making."""
 
@@ -37,21 +36,8 @@ def is_shortened(scenario: Scenario) -> bool:
 def real_shape(plan: Plan, device: DeviceKind) -> ModelShape:
     """Return the shape of the scenario's own model."""
     scenario = plan.scenario
-    model, boundary = scenario.model, scenario.pipeline.boundary
-    dtype = scenario.real.dtype or (DTYPES.get(model.dtype, "bfloat16") if device == "cuda" else "float32")
-    return ModelShape(
-        layers_per_chunk=plan.split,
-        hidden=model.hidden,
-        ffn=model.ffn,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        vocab=model.vocab,
-        sequence=scenario.batch.sequence,
-        sequences=scenario.batch.sequences,
-        boundary=boundary,
-        dtype=dtype,
-        recompute=scenario.pipeline.schedule.recompute == "full",
-    )
+    native = NUMBER_FORMATS.get(scenario.model.dtype, "bfloat16") if device == "cuda" else "float32"
+    return own_shape(plan, scenario.real.dtype or native)
 
 
 def refuse(scenario: Scenario) -> None:

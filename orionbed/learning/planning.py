@@ -1,8 +1,7 @@
 """What is simulated and what is trained: the plan as it runs, the shape of the model, and its text."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Final
 
 from orionbed import emulation
 from orionbed.backends import BackendError
@@ -10,10 +9,7 @@ from orionbed.pinned import TORCH
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import Scenario
 from orionbed.shortening import shortened
-from orionbed.training.shape import ModelShape
-
-_DTYPES: Final = {"bf16": "bfloat16", "fp32": "float32"}
-"""fp16 is not among them: without a loss scale, which no peer has, its gradients would vanish."""
+from orionbed.training.shape import NUMBER_FORMATS, ModelShape, own_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +44,22 @@ def plan_training(scenario: Scenario, seed: int) -> Planned:
         raise BackendError(problem)
     if scenario.training.model == "stand-in":
         return Planned(plan, emulation.model_shape(plan))
-    return Planned(plan, own_shape(plan))
+    return Planned(plan, trainable_shape(plan))
 
 
-def own_shape(plan: Plan) -> ModelShape:
-    """Return the shape of the scenario's own model: the stand-in's, at its true size.
+def trainable_shape(plan: Plan) -> ModelShape:
+    """Return the shape of the scenario's own model, if it is one that is trained.
 
     Raises:
         BackendError: it has what is not trained.
 
     """
-    scenario = plan.scenario
-    model = scenario.model
+    model = plan.scenario.model
     if model.block != "llama" or model.tied_embeddings:
         raise BackendError("training.model own: only llama blocks without tied embeddings are trained; use stand-in")
-    if model.dtype not in _DTYPES:
+    if model.dtype not in NUMBER_FORMATS:
         raise BackendError(f"training.model own: {model.dtype} is not trained in; use model.dtype bf16, or stand-in")
     try:
-        return replace(
-            emulation.model_shape(plan),
-            layers_per_chunk=plan.split,
-            hidden=model.hidden,
-            ffn=model.ffn,
-            heads=model.heads,
-            kv_heads=model.kv_heads,
-            vocab=model.vocab,
-            sequence=scenario.batch.sequence,
-            sequences=scenario.batch.sequences,
-            boundary=scenario.pipeline.boundary,
-            dtype=_DTYPES[model.dtype],
-        )
+        return own_shape(plan, NUMBER_FORMATS[model.dtype])
     except ValueError as error:
         raise BackendError(f"training.model own: {error}; change the model, or use stand-in") from None

@@ -17,7 +17,11 @@ from orionbed.scenario.schedules import (
 if TYPE_CHECKING:
     import torch
 
+    from orionbed.plan import Plan
+
 BYTES_PER_VALUE = {"bfloat16": 2, "float32": 4, "float64": 8}
+NUMBER_FORMATS = {"bf16": "bfloat16", "fp32": "float32"}
+"""By `model.dtype`. fp16 is not among them: without a loss scale, which no peer has, gradients would vanish."""
 BITS = (4, 8)
 """What values can be rounded to; the simulator counts the bytes of all others as well."""
 
@@ -160,3 +164,27 @@ def problem_of(boundary: Boundary | None, hidden: int, layers_per_chunk: Sequenc
     if isinstance(boundary, BottleneckBoundary) and not all(layers_per_chunk):
         return f"boundary kind bottleneck is made of a layer on either side: no chunk without layers {layers_per_chunk}"
     return None
+
+
+def own_shape(plan: "Plan", dtype: str) -> ModelShape:
+    """Return the shape of the scenario's own model at its true size, in a number format.
+
+    Raises:
+        ValueError: its numbers do not fit together.
+
+    """
+    scenario = plan.scenario
+    model = scenario.model
+    return ModelShape(
+        layers_per_chunk=plan.split,
+        hidden=model.hidden,
+        ffn=model.ffn,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        vocab=model.vocab,
+        sequence=scenario.batch.sequence,
+        sequences=scenario.batch.sequences,
+        boundary=scenario.pipeline.boundary,
+        dtype=dtype,
+        recompute=scenario.pipeline.schedule.recompute == "full",
+    )

@@ -19,6 +19,15 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: tests side by side would fight for the cores."""
+    from orionbed.training.threads import with_threads
+
+    with with_threads(1):
+        yield
+
+
+@pytest.fixture
 def tiny() -> Callable[..., Scenario]:
     """Make a tiny scenario for two processes; `real` settings are laid over those of all."""
 

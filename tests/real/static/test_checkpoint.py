@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,9 @@ from real.static import checkpoint
 from real.static.checkpoint import Checkpoints, key_of, newest_common
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(name="make")

@@ -1,6 +1,5 @@
 """Recompute policies give the same gradients; what cannot be compiled is said and left as it was."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,20 +8,10 @@ from orionbed.scenario.schedules import ResBMBoundary
 from orionbed.training.shape import ModelShape
 
 pytest.importorskip("torch")
-pytestmark = pytest.mark.xdist_group("real")
+pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.usefixtures("one_thread")]
 
 POLICIES = ("none", "selective", "full")
 SHAPE = ModelShape((1, 2, 1), 32, 48, 4, 2, 64, 8, 2, ResBMBoundary(kind="resbm", width=6), "float64")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(policy: str, number: int = 1) -> Any:
