@@ -1,17 +1,15 @@
 """What an emulation must say of itself: what was scaled, how late it was, what it leaves out, and when it is void."""
 
-from importlib.util import find_spec
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orionbed.backends import BackendError
+from orionbed.backends import BackendError, require_torch
 from orionbed.emulation import NOISE_WIDTH, boundary_problem, is_shortened, model_shape
 from orionbed.encryption import cipher_rate
 from orionbed.fleet.losses import losses_of
 from orionbed.orchestration import simulated_alone
-from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.results import RunResult
 from orionbed.warn import warning
@@ -24,8 +22,7 @@ SHORT_OPERATION_S = 0.005
 
 def refuse(plan: Plan) -> None:
     """Raise BackendError for what the emulator cannot run, all of it at once."""
-    if find_spec("torch") is None:
-        raise BackendError(f"the emulator needs torch, which is not installed: pip install torch=={TORCH}")
+    require_torch("the emulator needs")
     scenario = plan.scenario
     clock, sync = scenario.emulator.clock, scenario.sync
     problems = []

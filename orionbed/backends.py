@@ -25,6 +25,12 @@ class BackendError(Exception):
     """The backend cannot run this; the message says why and what to do."""
 
 
+def require_torch(who_needs: str) -> None:
+    """Raise BackendError where torch is not installed; `who_needs` is how the message begins, like "training needs"."""
+    if find_spec("torch") is None:
+        raise BackendError(f"{who_needs} torch, which is not installed: pip install torch=={TORCH}")
+
+
 class Progress(Protocol):
     """How far a run has got: seconds of the run, micro-batches applied, and how many it is to apply."""
 
@@ -181,8 +187,7 @@ def load_calibrating() -> Calibrating:
         BackendError: torch is not installed.
 
     """
-    if find_spec("torch") is None:
-        raise BackendError(f"calibrating needs torch, which is not installed: pip install torch=={TORCH}")
+    require_torch("calibrating needs")
     return cast(Calibrating, import_module("real.calibration.api"))
 
 

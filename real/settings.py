@@ -1,11 +1,9 @@
 """From a scenario to what really runs: the model at its true size, and what this backend cannot do."""
 
-from importlib.util import find_spec
 from typing import Final, Literal
 
-from orionbed.backends import BackendError
+from orionbed.backends import BackendError, require_torch
 from orionbed.orchestration import simulated_alone
-from orionbed.pinned import TORCH
 from orionbed.plan import Plan
 from orionbed.scenario import Scenario
 from orionbed.shortening import shortened
@@ -42,8 +40,7 @@ def real_shape(plan: Plan, device: DeviceKind) -> ModelShape:
 
 def refuse(scenario: Scenario) -> None:
     """Raise BackendError for what cannot be run on hardware, all of it at once."""
-    if find_spec("torch") is None:
-        raise BackendError(f"the real backend needs torch, which is not installed: pip install torch=={TORCH}")
+    require_torch("the real backend needs")
     problems = [*_about_the_model(scenario), *_about_the_run(scenario), *simulated_alone(scenario)]
     if scenario.pipeline.schedule.kind == "queue":
         problems += _about_queues(scenario)

@@ -1,11 +1,9 @@
 """What is simulated and what is trained: the plan as it runs, the shape of the model, and its text."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from orionbed import emulation
-from orionbed.backends import BackendError
-from orionbed.pinned import TORCH
+from orionbed.backends import BackendError, require_torch
 from orionbed.plan import Plan, make_plan
 from orionbed.scenario import Scenario
 from orionbed.shortening import shortened
@@ -36,8 +34,7 @@ def plan_training(scenario: Scenario, seed: int) -> Planned:
         BackendError: torch is missing, or the scenario's own model cannot be trained.
 
     """
-    if find_spec("torch") is None:
-        raise BackendError(f"training needs torch, which is not installed: pip install torch=={TORCH}")
+    require_torch("training needs")
     plan = make_plan(as_trained(scenario), seed)
     problem = emulation.boundary_problem(plan)
     if problem is not None:
