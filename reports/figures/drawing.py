@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_IN: Final = 9.6
+DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (2, 3)), (0, (8, 3)))
+"""Of lines that stand together, so that colour alone need not tell them apart."""
 _FONTS: Final = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 _LOOK: Final[dict[Any, Any]] = {
     "axes.axisbelow": True,

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.figures.drawing import Plot, look, new_figure, quiet
+from reports.figures.drawing import DASHES, Plot, look, new_figure, quiet
 from reports.palette import INK, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (2, 3)), (0, (8, 3)))
 _MOST_LINES: Final = 7
 _COLUMNS: Final = 2
 _FIRST: Final = 0.1
@@ -83,7 +82,7 @@ def _line(axes: Axes, name: str, curves: Sequence[Any], index: int) -> None:
     colour = INK if index == 0 else SERIES[(index - 1) % len(SERIES)]
     least, greatest = losses.min(axis=0), losses.max(axis=0)
     axes.fill_between(tokens[shown], least[shown], greatest[shown], color=colour, alpha=0.16, linewidth=0)
-    dashes = _DASHES[index % len(_DASHES)]
+    dashes = DASHES[index % len(DASHES)]
     axes.plot(tokens[shown], losses.mean(axis=0)[shown], color=colour, linewidth=1.6, linestyle=dashes, label=name)
 
 

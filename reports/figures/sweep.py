@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.figures.drawing import Plot, look, new_figure, quiet
+from reports.figures.drawing import DASHES, Plot, look, new_figure, quiet
 from reports.palette import INK, MUTED, SERIES, WORK_COLOURS
 from reports.quantities import is_fraction, label, show, show_difference
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _PALE: Final = WORK_COLOURS["F"]
 _MARKERS: Final = "osD^vPX"
-_DASHES: Final = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (2, 3)), (0, (8, 3)))
 _LOGARITHMIC: Final = 10.0
 """Values that differ by more than this factor stand on a logarithmic axis."""
 _FEW: Final = 8
@@ -139,7 +138,7 @@ def _line(axes: Axes, key: str, one: _Series, x: Sequence[float], index: int, *,
     means, least, greatest = ([each[name] for _, each, _ in points] for name in ("mean", "least", "greatest"))
     if numeric:
         axes.fill_between(places, least, greatest, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(places, means, color=colour, linewidth=1.8, linestyle=_DASHES[index % len(_DASHES)])
+        axes.plot(places, means, color=colour, linewidth=1.8, linestyle=DASHES[index % len(DASHES)])
     else:
         axes.vlines(places, least, greatest, color=colour, linewidth=1.2)
     for place, mean, (_, _, misfit) in zip(places, means, points, strict=True):
